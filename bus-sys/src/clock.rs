@@ -1,0 +1,85 @@
+//! Clocks in nanoseconds. Deadlines are absolute times of the monotonic clock: a wait that is begun
+//! anew after an interruption does not drift.
+
+use rustix::io::Errno;
+use rustix::thread::clock_nanosleep_absolute;
+use rustix::time::{ClockId, Timespec, clock_gettime};
+
+const NS_PER_S: u64 = 1_000_000_000;
+
+/// The time of `CLOCK_MONOTONIC`, in nanoseconds: the same clock in every process of the machine
+/// (time namespaces apart), never set back, stopped while the machine is suspended. No system call
+/// where the vDSO serves it (about 40 ns). See
+/// [clock_gettime(2)](https://man7.org/linux/man-pages/man2/clock_gettime.2.html).
+#[inline]
+pub fn monotonic_ns() -> u64 {
+    to_ns(clock_gettime(ClockId::Monotonic))
+}
+
+/// The time of `CLOCK_REALTIME`, in nanoseconds since 1970. It may be set back or jump: for people,
+/// not for deadlines. A clock set before 1970 reads 0.
+#[inline]
+pub fn realtime_ns() -> u64 {
+    to_ns(clock_gettime(ClockId::Realtime))
+}
+
+/// Sleeps until [`monotonic_ns`] has reached `deadline_ns`; returns at once where it has. Signals
+/// do not end the sleep. See
+/// [clock_nanosleep(2)](https://man7.org/linux/man-pages/man2/clock_nanosleep.2.html).
+pub fn sleep_until_ns(deadline_ns: u64) {
+    // Any other error would be about arguments, which are valid: nanoseconds are below 10^9.
+    while clock_nanosleep_absolute(ClockId::Monotonic, &to_timespec(deadline_ns))
+        == Err(Errno::INTR)
+    {}
+}
+
+/// `ns` as the kernel wants it. All of `u64` is valid: the kernel saturates at about 292 years.
+#[inline]
+pub(crate) fn to_timespec(ns: u64) -> Timespec {
+    Timespec { tv_sec: (ns / NS_PER_S) as i64, tv_nsec: (ns % NS_PER_S) as _ }
+}
+
+#[inline]
+fn to_ns(time: Timespec) -> u64 {
+    u64::try_from(time.tv_sec).unwrap_or(0) * NS_PER_S + time.tv_nsec as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sleep_ends_no_earlier_than_its_deadline() {
+        let deadline_ns = monotonic_ns() + 3_000_000;
+        sleep_until_ns(deadline_ns);
+        assert!(monotonic_ns() >= deadline_ns);
+    }
+
+    #[test]
+    fn a_deadline_that_has_passed_is_no_sleep() {
+        sleep_until_ns(0);
+        sleep_until_ns(monotonic_ns()); // as a duration it would be the time since boot
+    }
+
+    #[test]
+    fn the_clocks_agree_with_those_of_std() {
+        let before = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_nanos() as u64;
+        let now = realtime_ns();
+        let after = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_nanos() as u64;
+        assert!(before <= now && now <= after);
+
+        // std's monotonic clock has no origin to compare with: compare a span that lies inside.
+        let outer = std::time::Instant::now();
+        let start = monotonic_ns();
+        sleep_until_ns(start + 2_000_000);
+        let inner_ns = monotonic_ns() - start;
+        assert!(inner_ns >= 2_000_000 && inner_ns <= outer.elapsed().as_nanos() as u64);
+    }
+
+    #[test]
+    fn a_time_is_the_same_after_the_way_to_the_kernel_and_back() {
+        for ns in [0, 1, NS_PER_S - 1, NS_PER_S, NS_PER_S + 1, u64::MAX] {
+            assert_eq!(to_ns(to_timespec(ns)), ns);
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! What a child that was forked and did not exec must not keep.
+//!
+//! A lease belongs to an open file description, which a fork shares: the child would hold its
+//! parent's leases and the parent would seem alive after its death. And the mappings of
+//! [`map`](crate::map) are not there in a child. So, by
+//! [pthread_atfork(3)](https://man7.org/linux/man-pages/man3/pthread_atfork.3.html), in every
+//! child, before `fork` returns: the lease descriptors are closed and [`generation`] is raised.
+//! Whoever holds something of another generation forgets it: does not close, unmap, unlock or touch
+//! it.
+//!
+//! `fork` waits for threads that are just opening or closing a lease or mapping, so a child never
+//! gets half of one. A signal handler must therefore not call `fork`. Children made by `vfork`,
+//! `posix_spawn`, `_Fork` or a bare `clone` do not run this; the first two exec at once, which
+//! closes everything.
+
+#![allow(unsafe_code)] // pthread_atfork, and closing descriptors whose owner was forked away
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
+
+use crate::futex;
+
+/// The most leases a process can have open.
+pub const LEASES_MAX: usize = 4096;
+
+static GENERATION: AtomicU32 = AtomicU32::new(0);
+
+/// How often this process was forked off since [`install`] was called first in one of its ancestors
+/// or itself. What was made under another generation is gone. One relaxed load: each process has
+/// its own.
+#[inline]
+pub fn generation() -> u32 {
+    GENERATION.load(Ordering::Relaxed)
+}
+
+/// Makes forks known from now on. Leases and mappings call it themselves; once is enough, more do
+/// not matter. Out of memory it does nothing, and each lease or mapping is refused. Call it early
+/// where threads fork: a child forked in the middle of the very first call must not call it again.
+pub fn install() {
+    _ = try_install();
+}
+
+pub(crate) fn try_install() -> io::Result<()> {
+    static RESULT: OnceLock<i32> = OnceLock::new();
+    let result = RESULT.get_or_init(|| {
+        // SAFETY: the three may be called at any time, and call nothing that a fork can have left
+        // locked.
+        unsafe { libc::pthread_atfork(Some(prepare), Some(parent), Some(child)) }
+    });
+    match *result {
+        0 => Ok(()),
+        error => Err(io::Error::from_raw_os_error(error)),
+    }
+}
+
+/// Held from before a descriptor or mapping comes into being until it is known here or is fit for a
+/// child to see, and from before it is forgotten here until it is gone. Not std's mutex: `prepare`
+/// locks it and other functions unlock it, one of them in another process. And not a spin lock: a
+/// real-time thread would spin for ever on a holder that shares its core.
+static LOCK: AtomicU32 = AtomicU32::new(OPEN);
+const OPEN: u32 = 0;
+const HELD: u32 = 1;
+/// Held, and somebody may sleep on it.
+const AWAITED: u32 = 2;
+
+/// Lease descriptors that are open, and `FREE` entries. Changed with [`LOCK`] held.
+static LEASES: [AtomicI32; LEASES_MAX] = [const { AtomicI32::new(FREE) }; LEASES_MAX];
+const FREE: RawFd = -1;
+
+/// Keeps forks out while it lives.
+pub(crate) struct NoFork(());
+
+pub(crate) fn no_fork() -> NoFork {
+    lock();
+    NoFork(())
+}
+
+impl NoFork {
+    /// Has `fd` closed in forked children. False: the table is full.
+    pub(crate) fn add(&self, fd: BorrowedFd<'_>) -> bool {
+        self.replace(FREE, fd.as_raw_fd())
+    }
+
+    /// The opposite, before `fd` is closed.
+    pub(crate) fn remove(&self, fd: BorrowedFd<'_>) {
+        self.replace(fd.as_raw_fd(), FREE);
+    }
+
+    fn replace(&self, old: RawFd, new: RawFd) -> bool {
+        let entry = LEASES.iter().find(|entry| entry.load(Ordering::Relaxed) == old);
+        entry.map(|entry| entry.store(new, Ordering::Relaxed)).is_some()
+    }
+}
+
+impl Drop for NoFork {
+    fn drop(&mut self) {
+        unlock();
+    }
+}
+
+fn lock() {
+    if LOCK.compare_exchange(OPEN, HELD, Ordering::Acquire, Ordering::Relaxed).is_err() {
+        // [fork lock]: Acquire, here and above, sees the table as the last holder left it.
+        while LOCK.swap(AWAITED, Ordering::Acquire) != OPEN {
+            _ = futex::wait(&LOCK, AWAITED, None); // however it returns: look again
+        }
+    }
+}
+
+fn unlock() {
+    // [fork lock]: Release shows the table to the next holder.
+    if LOCK.swap(OPEN, Ordering::Release) == AWAITED {
+        _ = futex::wake(&LOCK, 1);
+    }
+}
+
+extern "C" fn prepare() {
+    lock();
+}
+
+extern "C" fn parent() {
+    unlock();
+}
+
+/// Runs in the child, on its only thread: loads, stores and close(2), nothing that allocates or
+/// locks.
+extern "C" fn child() {
+    for entry in &LEASES {
+        let fd = entry.load(Ordering::Relaxed);
+        if fd != FREE {
+            entry.store(FREE, Ordering::Relaxed); // only here: a store has the page copied
+            // SAFETY: it is open, for the table is exact while LOCK is held; and its owner, a
+            // `Lease` of the generation that ends below, does not use or close it after that.
+            unsafe { rustix::io::close(fd) };
+        }
+    }
+    GENERATION.fetch_add(1, Ordering::Relaxed);
+    unlock();
+}

@@ -1,0 +1,129 @@
+//! Proof of life: a write lock on one byte of a file, owned by an open file description
+//! ([fcntl_locking(2)](https://man7.org/linux/man-pages/man2/F_OFD_SETLK.2const.html),
+//! F_OFD_SETLK).
+//!
+//! The kernel releases it when the last descriptor of the description is closed, at the latest when
+//! the process is gone, however it died, and before its pid can be used again. It works across pid
+//! namespaces. A process that is stopped, or is writing its core dump, still holds it: stopped is
+//! not dead. An exec ends it (`O_CLOEXEC`), and a forked child does not keep it ([`fork`]): should
+//! its parent die meanwhile, then until the child has come out of `fork`.
+//!
+//! Two things follow from the owner being the description and not the process. A description does
+//! not see its own locks: nobody probes through the lease that holds. And it is not in its own way:
+//! taking a held byte again succeeds.
+
+#![allow(unsafe_code)] // fcntl with F_OFD_*, which rustix does not have
+
+use std::io;
+use std::mem::ManuallyDrop;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use crate::fork;
+use crate::shm::{self, Access};
+
+/// A description of its own of a file whose bytes stand for holders. Dropping it releases all of
+/// its bytes at once.
+///
+/// In a forked child it is dead: each call fails with `EBADF`, and dropping it does nothing.
+#[derive(Debug)]
+pub struct Lease {
+    /// Open while `generation` is the current one; closed by the child handler of `fork` otherwise,
+    /// so that its number may be another file's.
+    fd: ManuallyDrop<OwnedFd>,
+    generation: u32,
+}
+
+impl Lease {
+    /// Opens the file `name` below `dir` anew for reading and writing. Nothing is held yet. `ELOOP`
+    /// for a symbolic link; `EMFILE` for more than [`fork::LEASES_MAX`] leases in the process.
+    pub fn open_at(dir: BorrowedFd<'_>, name: &str) -> io::Result<Lease> {
+        fork::try_install()?;
+        let no_fork = fork::no_fork(); // no child gets the descriptor before the table has it
+        let fd = shm::open_at(dir, name, Access::ReadWrite)?;
+        if !no_fork.add(fd.as_fd()) {
+            return Err(io::Error::from_raw_os_error(libc::EMFILE));
+        }
+        Ok(Lease { fd: ManuallyDrop::new(fd), generation: fork::generation() })
+    }
+
+    /// Takes the byte, without waiting; it need not exist in the file. `false`: another description
+    /// holds it. One that this lease holds already is taken again with no effect. `InvalidInput`
+    /// for a byte above `i64::MAX`. 1-2 us.
+    pub fn take(&self, byte: u64) -> io::Result<bool> {
+        match self.lock(libc::F_OFD_SETLK, libc::F_WRLCK, byte, 1) {
+            Ok(_) => Ok(true),
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EACCES)) => {
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Releases the byte; one that is not held is no error.
+    pub fn release(&self, byte: u64) -> io::Result<()> {
+        self.lock(libc::F_OFD_SETLK, libc::F_UNLCK, byte, 1).map(drop)
+    }
+
+    /// Whether another description holds the byte, be it of this process. **Blind to this lease**:
+    /// for a byte that it holds itself the answer is `false`. Takes nothing, so it is in nobody's
+    /// way. About 0.8 us.
+    pub fn is_held_by_another(&self, byte: u64) -> io::Result<bool> {
+        Ok(self.first_held_by_another(byte, 1)?.is_some())
+    }
+
+    /// The lowest of the `count` bytes from `first` on that another description holds, `None` where
+    /// all are free. Blind to this lease as [`is_held_by_another`](Lease::is_held_by_another). One
+    /// system call where all are free; otherwise one and up to one for each holder. Bytes that are
+    /// taken or released meanwhile may be missed or seen.
+    pub fn first_held_by_another(&self, first: u64, count: u64) -> io::Result<Option<u64>> {
+        let mut end = first.checked_add(count).ok_or(io::ErrorKind::InvalidInput)?;
+        let mut lowest = None;
+        // The kernel tells of one lock in the way, in the order of their owners, not of their
+        // bytes: look below it until nothing is left. The range gets shorter each time.
+        while first < end {
+            let found = self.lock(libc::F_OFD_GETLK, libc::F_WRLCK, first, end - first)?;
+            if found.l_type == libc::F_UNLCK as libc::c_short {
+                break;
+            }
+            end = (found.l_start as u64).clamp(first, end - 1);
+            lowest = Some(end);
+        }
+        Ok(lowest)
+    }
+
+    fn lock(&self, command: i32, kind: i32, first: u64, count: u64) -> io::Result<libc::flock> {
+        if self.generation != fork::generation() {
+            return Err(io::Error::from_raw_os_error(libc::EBADF));
+        }
+        let offset =
+            |value: u64| libc::off_t::try_from(value).map_err(|_| io::ErrorKind::InvalidInput);
+        let mut lock = libc::flock {
+            l_type: kind as libc::c_short,
+            l_whence: libc::SEEK_SET as libc::c_short,
+            l_start: offset(first)?,
+            l_len: offset(count)?,
+            l_pid: 0, // F_OFD_* want it so
+        };
+        // SAFETY: the descriptor is open (the generation was checked), and `lock` is what these
+        // commands read and, for F_OFD_GETLK, write.
+        match unsafe { libc::fcntl(self.fd.as_raw_fd(), command, &raw mut lock) } {
+            -1 => Err(io::Error::last_os_error()),
+            _ => Ok(lock),
+        }
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if self.generation == fork::generation() {
+            // Closing is not enough: a child that is being forked or spawned just now has the
+            // description until its handler or its exec has run.
+            _ = self.lock(libc::F_OFD_SETLK, libc::F_UNLCK, 0, 0); // a count of 0: all bytes
+            let no_fork = fork::no_fork(); // no child gets it after the table has lost it
+            no_fork.remove(self.fd.as_fd());
+            // SAFETY: dropped once, here, and not closed before: the generation is the one it was
+            // opened in.
+            unsafe { ManuallyDrop::drop(&mut self.fd) };
+        }
+    }
+}

@@ -1,0 +1,29 @@
+//! The Linux facilities that `shmbus` stands on: one file per facility, typed, without policy.
+//! Nothing here knows of rings, topics or messages.
+//!
+//! | File         | What it holds                                                             |
+//! |--------------|---------------------------------------------------------------------------|
+//! | `clock`      | the monotonic and the real-time clock in nanoseconds, sleep until a time  |
+//! | `shm`        | files in memory: create, open, publish, allocate, seal                    |
+//! | `map`        | the only place that maps memory                                           |
+//! | `futex`      | sleep on a 32-bit word that processes share, and wake its sleepers        |
+//! | `lease`      | proof of life: a lock on one byte of a file, which ends with its holder   |
+//! | `fork`       | what a child that was forked and did not exec must not keep               |
+//! | `membarrier` | a memory barrier on the running threads of all registered processes       |
+//! | `process`    | process id, start time, number of cores                                   |
+//!
+//! Errors are [`std::io::Error`] with the number the kernel gave; where this crate refuses by
+//! itself, the function says so. Times are nanoseconds of `CLOCK_MONOTONIC` unless the name says
+//! otherwise. A function that takes a `name` below a directory wants a single path component: a `/`
+//! in it is not refused here, and `O_NOFOLLOW` looks at the last component only.
+
+#![warn(missing_docs)]
+
+pub mod clock;
+pub mod fork;
+pub mod futex;
+pub mod lease;
+pub mod map;
+pub mod membarrier;
+pub mod process;
+pub mod shm;

@@ -1,0 +1,112 @@
+//! The only place that maps memory: all of a file, shared, not inherited by a forked child, not in
+//! a core dump. What is mapped is bytes that other processes change at any time: there are pointers
+//! to it, never slices.
+
+#![allow(unsafe_code)] // Send and Sync, and a drop that a forked child leaves out
+
+use std::io;
+use std::mem::ManuallyDrop;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::ptr::NonNull;
+
+use memmap2::{Advice, MmapOptions, MmapRaw};
+
+use crate::fork;
+
+/// A shared mapping of the first bytes of a file; unmapped on drop.
+///
+/// In a forked child (see [`fork`]) it is not there: touching it is a `SIGSEGV`, and dropping it
+/// does nothing, for something else may lie at its address by then.
+#[derive(Debug)]
+pub struct Mapping {
+    map: ManuallyDrop<MmapRaw>,
+    /// Not null, page-aligned, good for `map.len()` bytes while `generation` is the current one.
+    base: NonNull<u8>,
+    is_writable: bool,
+    generation: u32,
+}
+
+// SAFETY: `base` is an address of the whole process, and what lies there is shared with other
+// processes anyway; who reads or writes through it has to order that themselves. `MmapRaw` is Send.
+unsafe impl Send for Mapping {}
+// SAFETY: the same; no method changes the mapping through `&self`.
+unsafe impl Sync for Mapping {}
+
+impl Mapping {
+    /// Maps the first `len` bytes for reading and writing. `EACCES` for a descriptor that is not
+    /// open for both; `InvalidInput` for 0. **The file must have that length**, which is not looked
+    /// at here: ask [`shm::len`](crate::shm::len) first, and keep others from cutting the file
+    /// (mode or seal). A page behind the end maps without an error and is a `SIGBUS` when touched.
+    /// See [mmap(2)](https://man7.org/linux/man-pages/man2/mmap.2.html).
+    pub fn read_write(fd: BorrowedFd<'_>, len: usize) -> io::Result<Mapping> {
+        Mapping::new(fd, len, true)
+    }
+
+    /// The same for reading only: a store through it is a `SIGSEGV`.
+    pub fn read_only(fd: BorrowedFd<'_>, len: usize) -> io::Result<Mapping> {
+        Mapping::new(fd, len, false)
+    }
+
+    fn new(fd: BorrowedFd<'_>, len: usize, is_writable: bool) -> io::Result<Mapping> {
+        if len == 0 {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        fork::try_install()?;
+        let no_fork = fork::no_fork(); // between mmap and DontFork
+        let mut options = MmapOptions::new();
+        options.len(len);
+        let map = match is_writable {
+            true => options.map_raw(fd.as_raw_fd())?,
+            false => options.map_raw_read_only(fd.as_raw_fd())?,
+        };
+        map.advise(Advice::DontFork)?;
+        map.advise(Advice::DontDump)?; // a dying process holds its leases until its dump is written
+        drop(no_fork);
+        let base = NonNull::new(map.as_mut_ptr()).ok_or(io::ErrorKind::Other)?;
+        Ok(Mapping {
+            map: ManuallyDrop::new(map),
+            base,
+            is_writable,
+            generation: fork::generation(),
+        })
+    }
+
+    /// The address of the first byte.
+    #[inline]
+    pub fn base(&self) -> NonNull<u8> {
+        self.base
+    }
+
+    /// Its length in bytes, as asked; never 0.
+    #[inline]
+    #[allow(clippy::len_without_is_empty)]
+    pub fn len(&self) -> usize {
+        self.map.len()
+    }
+
+    /// Whether it may be written to.
+    #[inline]
+    pub fn is_writable(&self) -> bool {
+        self.is_writable
+    }
+
+    /// Enters every page into the page table now, for writing where it is writable, so that no
+    /// first touch faults later. `EINVAL` before Linux 5.14; `EFAULT` for pages behind the end of
+    /// the file, and in a forked child. About 0.7 us per page that exists. See
+    /// [madvise(2)](https://man7.org/linux/man-pages/man2/madvise.2.html), MADV_POPULATE_WRITE.
+    pub fn prefault(&self) -> io::Result<()> {
+        if self.generation != fork::generation() {
+            return Err(io::Error::from_raw_os_error(libc::EFAULT));
+        }
+        self.map.advise(if self.is_writable { Advice::PopulateWrite } else { Advice::PopulateRead })
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        if self.generation == fork::generation() {
+            // SAFETY: dropped once, here.
+            unsafe { ManuallyDrop::drop(&mut self.map) };
+        }
+    }
+}

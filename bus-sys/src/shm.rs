@@ -1,0 +1,253 @@
+//! Files in memory: named ones below a directory of a tmpfs, and nameless ones (memfd).
+//!
+//! Every descriptor is `O_CLOEXEC`; nothing follows a symbolic link in the last path component;
+//! what is created is created anew or not at all, with exactly the mode asked, never more for a
+//! moment. [`allocate`] makes every page exist, so a full file system is an error here and not a
+//! `SIGBUS` at the first touch.
+
+use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use rustix::fs::{
+    AtFlags, CWD, Dir, FallocateFlags, FileType, MemfdFlags, Mode, OFlags, RenameFlags, SealFlags,
+};
+use rustix::io::{Errno, retry_on_intr};
+
+/// What a descriptor may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// `O_RDONLY`: the file cannot be mapped writable through it.
+    ReadOnly,
+    /// `O_RDWR`
+    ReadWrite,
+}
+
+const DIRECTORY: OFlags =
+    OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
+/// Opens a directory. Fails with `ELOOP` or `ENOTDIR` where the last component of `path` is a
+/// symbolic link. See [open(2)](https://man7.org/linux/man-pages/man2/open.2.html).
+pub fn open_directory(path: &Path) -> io::Result<OwnedFd> {
+    Ok(rustix::fs::openat(CWD, path, DIRECTORY, Mode::empty())?)
+}
+
+/// Opens the directory `name` below `dir`, as [`open_directory`] does.
+pub fn open_directory_at(dir: BorrowedFd<'_>, name: &str) -> io::Result<OwnedFd> {
+    Ok(rustix::fs::openat(dir, name, DIRECTORY, Mode::empty())?)
+}
+
+/// Makes the directory `name` below `dir` with exactly the permission bits `mode`, whatever the
+/// umask; `EEXIST` where the name is taken. It is opened to set the mode: where `mode` or the umask
+/// denies the owner to read it, a process without privilege gets `EACCES`. After an error there is
+/// no new directory. See [mkdir(2)](https://man7.org/linux/man-pages/man2/mkdir.2.html).
+pub fn make_directory_at(dir: BorrowedFd<'_>, name: &str, mode: u32) -> io::Result<()> {
+    let mode = Mode::from_raw_mode(mode);
+    rustix::fs::mkdirat(dir, name, mode)?;
+    let set_mode =
+        || rustix::fs::fchmod(rustix::fs::openat(dir, name, DIRECTORY, Mode::empty())?, mode);
+    set_mode().map_err(|error| {
+        _ = remove_directory_at(dir, name);
+        error.into()
+    })
+}
+
+/// Creates the file `name` below `dir`, empty, open for reading and writing, with exactly the
+/// permission bits `mode`, whatever the umask. `EEXIST` where the name is taken, be it by a
+/// symbolic link. After an error there is no new file. See
+/// [open(2)](https://man7.org/linux/man-pages/man2/open.2.html).
+pub fn create_at(dir: BorrowedFd<'_>, name: &str, mode: u32) -> io::Result<OwnedFd> {
+    let mode = Mode::from_raw_mode(mode);
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let fd = rustix::fs::openat(dir, name, flags, mode)?; // the umask only narrows this
+    match rustix::fs::fchmod(&fd, mode) {
+        Ok(()) => Ok(fd),
+        Err(error) => {
+            _ = unlink_at(dir, name);
+            Err(error.into())
+        }
+    }
+}
+
+/// Opens the file `name` below `dir`. `ELOOP` for a symbolic link. Never blocks: should somebody
+/// have put a FIFO there, it is opened (or refused with `ENXIO`) at once, and [`len`] tells that it
+/// is no regular file. See [open(2)](https://man7.org/linux/man-pages/man2/open.2.html).
+pub fn open_at(dir: BorrowedFd<'_>, name: &str, access: Access) -> io::Result<OwnedFd> {
+    let access = match access {
+        Access::ReadOnly => OFlags::RDONLY,
+        Access::ReadWrite => OFlags::RDWR,
+    };
+    // NONBLOCK means nothing for a regular file; NOCTTY because a terminal is also a file that one
+    // may meet.
+    let flags = access | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+    Ok(rustix::fs::openat(dir, name, flags, Mode::empty())?)
+}
+
+/// Renames `from` to `to` below `dir` in one step, or fails with `EEXIST` where `to` is taken (also
+/// by an empty directory). `EINVAL` on a file system without `RENAME_NOREPLACE`; tmpfs has it. See
+/// [rename(2)](https://man7.org/linux/man-pages/man2/rename.2.html).
+pub fn publish_at(dir: BorrowedFd<'_>, from: &str, to: &str) -> io::Result<()> {
+    Ok(rustix::fs::renameat_with(dir, from, dir, to, RenameFlags::NOREPLACE)?)
+}
+
+/// Removes the name of a file below `dir`. Mappings and descriptors live on.
+/// See [unlink(2)](https://man7.org/linux/man-pages/man2/unlink.2.html).
+pub fn unlink_at(dir: BorrowedFd<'_>, name: &str) -> io::Result<()> {
+    Ok(rustix::fs::unlinkat(dir, name, AtFlags::empty())?)
+}
+
+/// Removes an empty directory below `dir`; `ENOTEMPTY` where it is not.
+/// See [rmdir(2)](https://man7.org/linux/man-pages/man2/rmdir.2.html).
+pub fn remove_directory_at(dir: BorrowedFd<'_>, name: &str) -> io::Result<()> {
+    Ok(rustix::fs::unlinkat(dir, name, AtFlags::REMOVEDIR)?)
+}
+
+/// The names in a directory, in no order, without `.` and `..`. Names that are not UTF-8 are left
+/// out. Names that come or go meanwhile may or may not be in it. The offset of `dir` is neither
+/// used nor changed. See [readdir(3)](https://man7.org/linux/man-pages/man3/readdir.3.html).
+pub fn list_at(dir: BorrowedFd<'_>) -> io::Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in Dir::read_from(dir)? {
+        let entry = entry?;
+        if let Ok(name) = entry.file_name().to_str()
+            && name != "."
+            && name != ".."
+        {
+            names.push(name.to_owned());
+        }
+    }
+    Ok(names)
+}
+
+/// Makes the first `len` bytes of the file exist, in memory and zero where they were not there, and
+/// the file at least that long. `ENOSPC` where the file system has no room: a file that was empty
+/// is then empty again on tmpfs. `EINVAL` for 0. Begun anew after a signal. Costs a page clear per
+/// new page (about 0.3 ms per MiB). See
+/// [fallocate(2)](https://man7.org/linux/man-pages/man2/fallocate.2.html).
+pub fn allocate(fd: BorrowedFd<'_>, len: u64) -> io::Result<()> {
+    Ok(retry_on_intr(|| rustix::fs::fallocate(fd, FallocateFlags::empty(), 0, len))?)
+}
+
+/// The length of a regular file in bytes; `InvalidInput` for anything else. Ask before mapping, and
+/// refuse a file that is shorter than what will be touched: touching a page behind the end is a
+/// `SIGBUS`. See [fstat(2)](https://man7.org/linux/man-pages/man2/fstat.2.html).
+pub fn len(fd: BorrowedFd<'_>) -> io::Result<u64> {
+    let stat = rustix::fs::fstat(fd)?;
+    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+    }
+    Ok(stat.st_size as u64)
+}
+
+/// Reads all of `buffer` from `offset` on; `UnexpectedEof` where the file ends before, and `buffer`
+/// is then partly written. See [pread(2)](https://man7.org/linux/man-pages/man2/pread.2.html).
+pub fn read_exact_at(fd: BorrowedFd<'_>, mut buffer: &mut [u8], mut offset: u64) -> io::Result<()> {
+    while !buffer.is_empty() {
+        match retry_on_intr(|| rustix::io::pread(fd, &mut *buffer, offset))? {
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            count => {
+                buffer = &mut buffer[count..];
+                offset += count as u64;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Writes all of `buffer` at `offset`; the file grows where need be. After an error a part may be
+/// written. See [pwrite(2)](https://man7.org/linux/man-pages/man2/pwrite.2.html).
+pub fn write_all_at(fd: BorrowedFd<'_>, mut buffer: &[u8], mut offset: u64) -> io::Result<()> {
+    while !buffer.is_empty() {
+        match retry_on_intr(|| rustix::io::pwrite(fd, buffer, offset))? {
+            0 => return Err(io::ErrorKind::WriteZero.into()),
+            count => {
+                buffer = &buffer[count..];
+                offset += count as u64;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What [`filesystem`] found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Filesystem {
+    /// It is a tmpfs: pages in memory, a limit that [`allocate`] respects. ramfs and hugetlbfs are
+    /// not.
+    pub is_tmpfs: bool,
+    /// Bytes that a process without privilege may still allocate. Memory or the memory cgroup may
+    /// end before.
+    pub available_bytes: u64,
+    /// Size of the file system in bytes. 0: a tmpfs without a limit, whose `available_bytes` is 0
+    /// also.
+    pub total_bytes: u64,
+}
+
+/// The file system that a file or directory lies on, at this moment.
+/// See [statfs(2)](https://man7.org/linux/man-pages/man2/statfs.2.html).
+pub fn filesystem(fd: BorrowedFd<'_>) -> io::Result<Filesystem> {
+    const TMPFS_MAGIC: u32 = 0x0102_1994;
+    let stat = rustix::fs::fstatfs(fd)?;
+    let block_bytes = stat.f_bsize as u64; // the unit of f_blocks and f_bavail
+    Ok(Filesystem {
+        is_tmpfs: stat.f_type as u32 == TMPFS_MAGIC,
+        available_bytes: stat.f_bavail.saturating_mul(block_bytes),
+        total_bytes: stat.f_blocks.saturating_mul(block_bytes),
+    })
+}
+
+/// Who owns a file and who may do what with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Owner {
+    /// User.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Permission bits, with set-id and sticky bits (`0o7777`).
+    pub mode: u32,
+}
+
+/// Owner and permission bits of a file or directory.
+/// See [fstat(2)](https://man7.org/linux/man-pages/man2/fstat.2.html).
+pub fn owner(fd: BorrowedFd<'_>) -> io::Result<Owner> {
+    let stat = rustix::fs::fstat(fd)?;
+    Ok(Owner { uid: stat.st_uid, gid: stat.st_gid, mode: stat.st_mode & 0o7777 })
+}
+
+/// The effective user of this process, to compare with [`Owner::uid`].
+/// See [geteuid(2)](https://man7.org/linux/man-pages/man2/geteuid.2.html).
+pub fn effective_uid() -> u32 {
+    rustix::process::geteuid().as_raw()
+}
+
+/// A file in memory without a path, empty, of mode 0600, not executable where the kernel can (6.3),
+/// that can be sealed. `name` is for `/proc` only, at most 249 bytes. With mode 0600 another user
+/// who is passed a read-only descriptor cannot open it anew for writing; with the kernel's default,
+/// 0777, they could. See
+/// [memfd_create(2)](https://man7.org/linux/man-pages/man2/memfd_create.2.html).
+pub fn memfd(name: &str) -> io::Result<OwnedFd> {
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    let fd = match rustix::fs::memfd_create(name, flags | MemfdFlags::NOEXEC_SEAL) {
+        Err(Errno::INVAL) => rustix::fs::memfd_create(name, flags)?, // before Linux 6.3
+        result => result?,
+    };
+    rustix::fs::fchmod(&fd, Mode::RUSR | Mode::WUSR)?;
+    Ok(fd)
+}
+
+/// Fixes the length of a [`memfd`] for ever: after this nobody can cut it under a mapping, not even
+/// its creator. Twice is as once. `EPERM` or `EINVAL` for a file that cannot be sealed. See
+/// [fcntl(2)](https://man7.org/linux/man-pages/man2/fcntl.2.html), F_ADD_SEALS.
+pub fn seal_size(fd: BorrowedFd<'_>) -> io::Result<()> {
+    Ok(rustix::fs::fcntl_add_seals(fd, SealFlags::SHRINK | SealFlags::GROW)?)
+}
+
+/// Whether the length is fixed by [`seal_size`]. A receiver asks this and [`len`] before it maps.
+/// `false` for files of a kind that cannot be sealed.
+pub fn size_is_sealed(fd: BorrowedFd<'_>) -> io::Result<bool> {
+    match rustix::fs::fcntl_get_seals(fd) {
+        Ok(seals) => Ok(seals.contains(SealFlags::SHRINK | SealFlags::GROW)),
+        Err(Errno::INVAL) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}

@@ -1,0 +1,337 @@
+//! Where topics live: a directory in memory, and one directory per topic in it.
+//!
+//! Topic `md/quotes` is `md/quotes/.topic/{data,ctl}`. A creator builds `.new-<random>` beside it, holding the creator's lease on its `ctl`, and renames it
+//! into place without replacing: who loses the race opens the winner's. Who removes a topic renames it to
+//! `.old-<random>` first. Whatever a killed creator or remover left is removed by the next create: renaming claims it, and
+//! a living creator whose directory was taken from under it in the moment before it had its lease begins again.
+
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use shmbus_sys::lease::Lease;
+use shmbus_sys::shm;
+
+use crate::error::{DirectoryError, NameError};
+use crate::layout::CREATOR_LEASE;
+
+pub(crate) const TOPIC: &str = ".topic";
+pub(crate) const DATA: &str = "data";
+pub(crate) const CONTROL: &str = "ctl";
+const NEW: &str = ".new-";
+const OLD: &str = ".old-";
+
+/// Longest topic name in bytes.
+const NAME_MAX: usize = 200;
+
+/// A directory that holds topics.
+///
+/// Whoever may write it decides what a name means; it must belong to the caller or to root and not be open to
+/// everybody.
+#[derive(Clone, Debug)]
+pub struct Directory {
+    path: PathBuf,
+}
+
+impl Directory {
+    /// `$SHMBUS_DIR`; else `$XDG_RUNTIME_DIR/shmbus` if that is in memory; else `/dev/shm/shmbus-<euid>`. Made with mode 0700 if it is
+    /// missing.
+    ///
+    /// # Errors
+    /// It cannot be made, belongs to somebody else, is open to everybody, or is not a tmpfs.
+    pub fn from_env() -> Result<Directory, DirectoryError> {
+        let not_empty = |name| std::env::var_os(name).filter(|value| !value.is_empty());
+        if let Some(path) = not_empty("SHMBUS_DIR") {
+            return Directory::at(path);
+        }
+        if let Some(runtime) = not_empty("XDG_RUNTIME_DIR") {
+            let in_memory = shm::open_directory(Path::new(&runtime))
+                .and_then(|directory| shm::filesystem(directory.as_fd()))
+                .is_ok_and(|filesystem| filesystem.is_tmpfs);
+            if in_memory {
+                return Directory::at(Path::new(&runtime).join("shmbus"));
+            }
+        }
+        Directory::at(format!("/dev/shm/shmbus-{}", shm::effective_uid()))
+    }
+
+    /// The directory `path`, made with mode 0700 if only it is missing.
+    ///
+    /// # Errors
+    /// It cannot be made, belongs to somebody else, is open to everybody, or is not a tmpfs (`SHMBUS_ALLOW_DISK=1` accepts other file
+    /// systems).
+    pub fn at(path: impl AsRef<Path>) -> Result<Directory, DirectoryError> {
+        let directory = Directory { path: path.as_ref().to_path_buf() };
+        directory.open()?;
+        Ok(directory)
+    }
+
+    /// Its path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The directory, made if it is missing, checked.
+    pub(crate) fn open(&self) -> Result<OwnedFd, DirectoryError> {
+        let path = || self.path.clone();
+        let failed = |action| move |source| DirectoryError::Io { path: path(), action, source };
+        let fd = match shm::open_directory(&self.path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.make().map_err(failed("make it"))?;
+                shm::open_directory(&self.path)
+            }
+            other => other,
+        }
+        .map_err(failed("open it"))?;
+        let owner = shm::owner(fd.as_fd()).map_err(failed("ask for its owner"))?;
+        let euid = shm::effective_uid();
+        if owner.uid != euid && owner.uid != 0 {
+            return Err(DirectoryError::Owner { path: path(), uid: owner.uid, euid });
+        }
+        if owner.mode & 0o002 != 0 {
+            return Err(DirectoryError::Mode { path: path(), mode: owner.mode & 0o7777 });
+        }
+        let filesystem = shm::filesystem(fd.as_fd()).map_err(failed("ask for its file system"))?;
+        let disk_allowed = std::env::var_os("SHMBUS_ALLOW_DISK").is_some_and(|value| value == "1");
+        if !filesystem.is_tmpfs && !disk_allowed {
+            return Err(DirectoryError::NotTmpfs { path: path() });
+        }
+        Ok(fd)
+    }
+
+    fn make(&self) -> io::Result<()> {
+        let (Some(parent), Some(name)) = (self.path.parent(), self.path.file_name()) else {
+            return Err(io::ErrorKind::InvalidInput.into());
+        };
+        let name = name.to_str().ok_or(io::ErrorKind::InvalidInput)?;
+        let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+        let made = shm::make_directory_at(shm::open_directory(parent)?.as_fd(), name, 0o700);
+        already_there(made)
+    }
+
+    /// Names of all topics, sorted.
+    ///
+    /// # Errors
+    /// The directory cannot be used or read.
+    pub fn topics(&self) -> Result<Vec<String>, DirectoryError> {
+        let mut names = Vec::new();
+        let fd = self.open()?;
+        collect(fd.as_fd(), "", &mut names).map_err(|source| DirectoryError::Io {
+            path: self.path.clone(),
+            action: "list it",
+            source,
+        })?;
+        names.sort();
+        Ok(names)
+    }
+}
+
+/// Appends the names of all topics below `fd`.
+fn collect(fd: BorrowedFd<'_>, name: &str, names: &mut Vec<String>) -> io::Result<()> {
+    for child in shm::list_at(fd)? {
+        if child == TOPIC {
+            names.push(name.to_owned());
+        } else if !child.starts_with('.') {
+            let path = if name.is_empty() { child.clone() } else { format!("{name}/{child}") };
+            match shm::open_directory_at(fd, &child) {
+                Ok(directory) => collect(directory.as_fd(), &path, names)?,
+                // A file that is not ours, or a directory removed meanwhile.
+                Err(_) => continue,
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A checked topic name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct TopicName(String);
+
+impl TopicName {
+    pub(crate) fn new(name: &str) -> Result<TopicName, NameError> {
+        let wrong = |reason| Err(NameError { name: name.to_owned(), reason });
+        if name.is_empty() {
+            return wrong("it is empty");
+        }
+        if name.len() > NAME_MAX {
+            return wrong("it has more than 200 bytes");
+        }
+        for segment in name.split('/') {
+            if segment.is_empty() {
+                return wrong("a segment between slashes is empty");
+            }
+            if segment.starts_with('.') {
+                return wrong("a segment begins with a dot");
+            }
+            let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
+            if !segment.chars().all(allowed) {
+                return wrong("a segment is made of letters, digits, '_', '-' and '.'");
+            }
+        }
+        Ok(TopicName(name.to_owned()))
+    }
+
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The directory that holds `.topic`, from the root down.
+    pub(crate) fn open_in(&self, root: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+        let mut fd = root.try_clone_to_owned()?;
+        for segment in self.0.split('/') {
+            fd = shm::open_directory_at(fd.as_fd(), segment)?;
+        }
+        Ok(fd)
+    }
+
+    /// The same, made where it is missing.
+    pub(crate) fn make_in(&self, root: BorrowedFd<'_>, mode: u32) -> io::Result<OwnedFd> {
+        let mut fd = root.try_clone_to_owned()?;
+        for segment in self.0.split('/') {
+            already_there(shm::make_directory_at(fd.as_fd(), segment, directory_mode(mode)))?;
+            fd = shm::open_directory_at(fd.as_fd(), segment)?;
+        }
+        Ok(fd)
+    }
+
+    /// Removes the directories that have become empty, from the topic up.
+    pub(crate) fn prune(&self, root: BorrowedFd<'_>) {
+        let segments: Vec<&str> = self.0.split('/').collect();
+        for depth in (0..segments.len()).rev() {
+            let parent = segments[..depth].iter().try_fold(
+                root.try_clone_to_owned(),
+                |fd, segment| match fd {
+                    Ok(fd) => Some(shm::open_directory_at(fd.as_fd(), segment)),
+                    Err(_) => None,
+                },
+            );
+            let Some(Ok(parent)) = parent else { return };
+            if shm::remove_directory_at(parent.as_fd(), segments[depth]).is_err() {
+                return; // not empty, or gone
+            }
+        }
+    }
+}
+
+/// A topic being built aside. Dropped before it is published, it is removed.
+pub(crate) struct Draft<'a> {
+    parent: BorrowedFd<'a>,
+    name: String,
+    directory: OwnedFd,
+    /// Held until the topic is published, so that nobody takes the draft for a leftover.
+    lease: Option<Lease>,
+    published: bool,
+}
+
+impl<'a> Draft<'a> {
+    /// Begins a draft beside the other topics of `parent`; `mode` is that of the control file.
+    pub(crate) fn begin(parent: BorrowedFd<'a>, mode: u32) -> io::Result<(Draft<'a>, OwnedFd)> {
+        let name = format!("{NEW}{:016x}", random());
+        shm::make_directory_at(parent, &name, directory_mode(mode))?;
+        let directory = shm::open_directory_at(parent, &name)?;
+        let mut draft = Draft { parent, name, directory, lease: None, published: false };
+        let ctl = shm::create_at(draft.directory.as_fd(), CONTROL, mode)?;
+        let lease = Lease::open_at(draft.directory.as_fd(), CONTROL)?;
+        if !lease.take(CREATOR_LEASE)? {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        draft.lease = Some(lease);
+        Ok((draft, ctl))
+    }
+
+    pub(crate) fn directory(&self) -> BorrowedFd<'_> {
+        self.directory.as_fd()
+    }
+
+    /// Gives the draft its name, unless there is a topic of that name.
+    pub(crate) fn publish(mut self) -> io::Result<()> {
+        shm::publish_at(self.parent, &self.name, TOPIC)?;
+        self.published = true;
+        Ok(())
+    }
+}
+
+impl Drop for Draft<'_> {
+    fn drop(&mut self) {
+        if !self.published {
+            let _ = discard(self.parent, &self.name);
+        }
+    }
+}
+
+/// Takes the topic of `parent` out of its name and removes its files. Who has them mapped keeps them.
+pub(crate) fn remove_topic(parent: BorrowedFd<'_>) -> io::Result<()> {
+    let old = format!("{OLD}{:016x}", random());
+    shm::publish_at(parent, TOPIC, &old)?;
+    discard(parent, &old)
+}
+
+/// Removes what creators and removers that were killed left in `parent`.
+pub(crate) fn remove_leftovers(parent: BorrowedFd<'_>) -> io::Result<()> {
+    for name in shm::list_at(parent)? {
+        if name.starts_with(OLD) {
+            let _ = discard(parent, &name);
+        } else if name.starts_with(NEW) && !is_being_built(parent, &name) {
+            // Renaming claims it. If that fails, it was published or claimed meanwhile. A creator that lives, and has
+            // no lease yet, finds its draft gone and begins again.
+            let old = format!("{OLD}{:016x}", random());
+            if shm::publish_at(parent, &name, &old).is_ok() {
+                let _ = discard(parent, &old);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Whether the creator of a draft holds its lease.
+fn is_being_built(parent: BorrowedFd<'_>, name: &str) -> bool {
+    shm::open_directory_at(parent, name)
+        .and_then(|directory| Lease::open_at(directory.as_fd(), CONTROL))
+        .and_then(|lease| lease.is_held_by_another(CREATOR_LEASE))
+        .unwrap_or(false)
+}
+
+/// Removes a directory of ours with its files.
+fn discard(parent: BorrowedFd<'_>, name: &str) -> io::Result<()> {
+    let directory = shm::open_directory_at(parent, name)?;
+    for file in shm::list_at(directory.as_fd())? {
+        let _ = shm::unlink_at(directory.as_fd(), &file);
+    }
+    shm::remove_directory_at(parent, name)
+}
+
+/// Who may read a file of `mode` may search the directories above it.
+fn directory_mode(mode: u32) -> u32 {
+    mode | (mode & 0o444) >> 2 | 0o700
+}
+
+/// 64 bits that nobody else has: of a hash whose keys the kernel's random numbers seed.
+pub(crate) fn random() -> u64 {
+    RandomState::new().build_hasher().finish()
+}
+
+fn already_there(made: io::Result<()>) -> io::Result<()> {
+    match made {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_segments_of_letters_digits_and_three_signs() {
+        for good in ["quotes", "md/quotes", "a.b-c_9/D"] {
+            assert_eq!(TopicName::new(good).unwrap().as_str(), good);
+        }
+        let long = "x".repeat(NAME_MAX + 1);
+        for bad in
+            ["", "/a", "a/", "a//b", ".a", "a/.topic", "..", "a/../b", "a b", "ä", "a\0", &long]
+        {
+            assert_eq!(TopicName::new(bad).unwrap_err().name, bad);
+        }
+    }
+}

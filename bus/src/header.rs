@@ -1,0 +1,191 @@
+//! The header pages: written once by the creator, read once by whoever attaches, and believed in nothing.
+//!
+//! Pure functions over plain data: what they say about arbitrary bytes is a typed error or a [`Geometry`] whose every
+//! offset lies inside the two files.
+
+use crate::error::OpenError;
+use crate::layout::{
+    BYTE_ORDER, CONTROL_MAGIC, ControlHeader, DATA_MAGIC, DataHeader, PAGE, PAYLOAD_BYTES,
+    PAYLOAD_FIXED, PUBLISHERS_EXCLUSIVE, PUBLISHERS_LIMIT, SUBSCRIBERS_LIMIT, TYPE_NAME_MAX,
+    VERSION,
+};
+use crate::options::{TopicOptions, Wake};
+use crate::payload::Payload;
+use crate::ring::Geometry;
+
+/// What the header says about the messages and about whoever made it; the rest is in the [`Geometry`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Description {
+    pub(crate) instance: u64,
+    pub(crate) created_ns: u64,
+    pub(crate) wake: Wake,
+    pub(crate) payload_kind: u32,
+    pub(crate) payload_align: u32,
+    pub(crate) type_name: String,
+}
+
+/// The two header pages of a new topic.
+pub(crate) fn write<T: Payload + ?Sized>(
+    geometry: &Geometry,
+    options: &TopicOptions,
+    instance: u64,
+    created_ns: u64,
+) -> (DataHeader, ControlHeader) {
+    let mut header: DataHeader = bytemuck::Zeroable::zeroed();
+    header.magic = DATA_MAGIC;
+    header.version = VERSION;
+    header.byte_order = BYTE_ORDER;
+    header.instance = instance;
+    header.data_len = geometry.data_len();
+    header.control_len = geometry.control_len();
+    header.created_ns = created_ns;
+    header.depth = geometry.depth();
+    header.block_len = geometry.block_len;
+    header.slot_size = geometry.slot_size;
+    header.blocks = geometry.blocks;
+    header.spares = geometry.spares;
+    header.publishers_max = geometry.publishers_max;
+    header.subscribers_max = geometry.subscribers_max;
+    header.hold_blocks = geometry.hold_blocks;
+    header.publishers = PUBLISHERS_EXCLUSIVE;
+    header.payload_max = geometry.payload_max;
+    header.payload_align = T::ALIGN as u32;
+    header.payload_offset = geometry.payload_offset;
+    header.payload_kind = T::KIND;
+    header.timestamp = geometry.timestamp.into();
+    header.wake = options.wake as u32;
+    let name = T::type_name().as_bytes();
+    let name = &name[..name.len().min(TYPE_NAME_MAX)];
+    header.type_name_len = name.len() as u32;
+    header.type_name[..name.len()].copy_from_slice(name);
+    let control = ControlHeader {
+        magic: CONTROL_MAGIC,
+        version: VERSION,
+        byte_order: BYTE_ORDER,
+        instance,
+        publishers_max: geometry.publishers_max,
+        subscribers_max: geometry.subscribers_max,
+    };
+    (header, control)
+}
+
+/// Checks the headers of topic `name` against each other and against the lengths of the files.
+///
+/// Everything that follows from other fields is computed again and compared, so that nothing is used that this program
+/// would not have written.
+pub(crate) fn check(
+    name: &str,
+    header: &DataHeader,
+    control: &ControlHeader,
+    data_len: u64,
+    control_len: u64,
+) -> Result<(Geometry, Description), OpenError> {
+    let name = || name.to_owned();
+    let corrupt = |field| OpenError::Header { name: name(), field };
+    for (file, magic, expected) in
+        [("data", header.magic, DATA_MAGIC), ("ctl", control.magic, CONTROL_MAGIC)]
+    {
+        if magic != expected {
+            return Err(OpenError::Foreign { name: name(), file });
+        }
+    }
+    for (byte_order, version) in
+        [(header.byte_order, header.version), (control.byte_order, control.version)]
+    {
+        if byte_order == BYTE_ORDER.swap_bytes() {
+            return Err(OpenError::ByteOrder { name: name() });
+        }
+        if byte_order != BYTE_ORDER {
+            return Err(corrupt("byte_order"));
+        }
+        if version != VERSION {
+            return Err(OpenError::Version { name: name(), found: version, expected: VERSION });
+        }
+    }
+    let fields = [
+        ("instance", header.instance == control.instance),
+        ("publishers", header.publishers == PUBLISHERS_EXCLUSIVE && header.publishers_max == 1),
+        ("publishers_max", (1..=PUBLISHERS_LIMIT).contains(&header.publishers_max)),
+        ("publishers_max", header.publishers_max == control.publishers_max),
+        ("subscribers_max", (1..=SUBSCRIBERS_LIMIT).contains(&header.subscribers_max)),
+        ("subscribers_max", header.subscribers_max == control.subscribers_max),
+        ("hold_blocks", header.hold_blocks <= 4096),
+        ("depth", header.depth.is_power_of_two() && (4..=1 << 28).contains(&header.depth)),
+        ("payload_max", header.payload_max <= 1 << 30),
+        ("payload_align", header.payload_align.is_power_of_two()),
+        ("payload_align", u64::from(header.payload_align) <= PAGE),
+        ("payload_kind", matches!(header.payload_kind, PAYLOAD_FIXED | PAYLOAD_BYTES)),
+        ("timestamp", header.timestamp <= 1),
+        ("type_name_len", header.type_name_len as usize <= TYPE_NAME_MAX),
+    ];
+    if let Some((field, _)) = fields.iter().find(|(_, holds)| !holds) {
+        return Err(corrupt(field));
+    }
+    let wake = Wake::of(header.wake).ok_or_else(|| corrupt("wake"))?;
+    let geometry = Geometry::new(
+        header.depth,
+        header.payload_max,
+        header.payload_align,
+        header.publishers_max,
+        header.subscribers_max,
+        header.hold_blocks,
+        header.timestamp == 1,
+    )
+    .ok_or_else(|| corrupt("depth"))?;
+    let derived = [
+        ("block_len", header.block_len == geometry.block_len),
+        ("blocks", header.blocks == geometry.blocks),
+        ("spares", header.spares == geometry.spares),
+        ("slot_size", header.slot_size == geometry.slot_size),
+        ("payload_offset", header.payload_offset == geometry.payload_offset),
+        ("data_len", header.data_len == geometry.data_len()),
+        ("control_len", header.control_len == geometry.control_len()),
+    ];
+    if let Some((field, _)) = derived.iter().find(|(_, holds)| !holds) {
+        return Err(corrupt(field));
+    }
+    for (file, len, expected) in
+        [("data", data_len, geometry.data_len()), ("ctl", control_len, geometry.control_len())]
+    {
+        if len < expected {
+            return Err(OpenError::Short { name: name(), file, len, expected });
+        }
+    }
+    let type_name = &header.type_name[..header.type_name_len as usize];
+    let description = Description {
+        instance: header.instance,
+        created_ns: header.created_ns,
+        wake,
+        payload_kind: header.payload_kind,
+        payload_align: header.payload_align,
+        type_name: String::from_utf8_lossy(type_name).into_owned(),
+    };
+    Ok((geometry, description))
+}
+
+/// Whether the topic carries messages of type `T`.
+pub(crate) fn check_type<T: Payload + ?Sized>(
+    name: &str,
+    geometry: &Geometry,
+    description: &Description,
+) -> Result<(), OpenError> {
+    let same = description.payload_kind == T::KIND
+        && description.payload_align == T::ALIGN as u32
+        && T::SIZE.is_none_or(|size| size as u64 == u64::from(geometry.payload_max))
+        && description.type_name.as_bytes()
+            == &T::type_name().as_bytes()[..T::type_name().len().min(TYPE_NAME_MAX)];
+    if same {
+        return Ok(());
+    }
+    let describe = |type_name: &str, size: Option<u64>, align| match size {
+        Some(size) => format!("{type_name} ({size} bytes, aligned to {align})"),
+        None => "[u8] of any length".to_owned(),
+    };
+    let found_size =
+        (description.payload_kind == PAYLOAD_FIXED).then_some(u64::from(geometry.payload_max));
+    Err(OpenError::Type {
+        name: name.to_owned(),
+        found: describe(&description.type_name, found_size, description.payload_align),
+        expected: describe(T::type_name(), T::SIZE.map(|size| size as u64), T::ALIGN as u32),
+    })
+}

@@ -1,0 +1,113 @@
+//! A zero-copy shared-memory message bus for Linux.
+//!
+//! One publisher, up to 256 subscribers, in different processes, on one *topic*: a stream of messages in a ring in shared memory.
+//! Each subscriber chooses to be *lossy* (publishers never wait for it, and it learns exactly what it missed) or *reliable* (publishers
+//! wait for it once it is a whole ring behind, and it misses nothing).
+//!
+//! ```
+//! use bytemuck::{Pod, Zeroable};
+//! use shmbus::{Delivery, Topic, TopicOptions};
+//!
+//! #[derive(Clone, Copy, Pod, Zeroable)]
+//! #[repr(C)]
+//! struct Quote { instrument: u64, bid: i64, ask: i64 }
+//!
+//! # let directory = tempfile::tempdir_in("/dev/shm")?;
+//! # let directory = shmbus::Directory::at(directory.path())?;
+//! # let topic = Topic::<Quote>::create_in(&directory, "md/quotes", &TopicOptions::default())?;
+//! # let _ = || -> Result<(), Box<dyn std::error::Error>> {
+//! let topic = Topic::<Quote>::open_or_create("md/quotes", &TopicOptions::default())?;
+//! # Ok(()) };
+//! let mut subscriber = topic.subscriber(Delivery::Lossy)?; // in any process
+//! let mut publisher = topic.publisher()?; // in any process
+//! publisher.publish(&Quote { instrument: 7, bid: 99, ask: 101 })?;
+//! let quote = subscriber.receive()?; // &Quote, in shared memory, not copied
+//! assert_eq!((quote.instrument, quote.missed_before()), (7, 0));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # What it promises
+//! - A `&T` handed to a subscriber is never overwritten while it is held, although publishers wait for no lossy subscriber.
+//! - A process may be killed or stopped at any instruction: no other one reads a torn message, loses a committed one, or waits for the
+//!   dead. Who is dead is asked of the kernel, never of a clock.
+//! - Loss is exact and never silent: [`Sample::missed_before`].
+//! - A publish costs the same for 1 or 64 subscribers.
+//!
+//! # What it does not promise
+//! - Protection from a process that may write the topic's files and does not follow the protocol: see [`Topic`].
+//! - Durability: a topic is memory and ends with the machine.
+//! - Fairness among, or progress of, processes that the scheduler does not run.
+//! - Anything to a child that was forked and did not exec: its handles answer `Forked`, and a sample that it received before the
+//!   fork is not mapped there.
+//!
+//! # How a message flows
+//! Publish: [`Publisher::publish`] or [`Loan::commit`] -> `ExclusiveRing::commit` -> `Bell::ring`.
+//! Receive: [`Subscriber::receive`] -> `Reader::next` -> `Bell::sleep`.
+//!
+//! # Map of the files
+//! | file | what it holds |
+//! |---|---|
+//! | `atomics` | the processor's atomics and the futex, or loom's |
+//! | `layout`, `header` | the format; its header pages, written and checked |
+//! | `region`, `payload` | the two that cast: mapping to atomics, slots to messages |
+//! | `registry`, `bell` | participants' states; sleeping and waking |
+//! | `ring` | the protocol: table, exclusive publisher, reader, holds |
+//! | `recovery` | what is done for the dead |
+//! | `participant`, `directory` | leases and entries; where topics live |
+//! | `topic`, `options`, `publisher`, `loan`, `subscriber`, `sample`, `wait`, `stats`, `error` | the public face |
+
+#![warn(missing_docs)]
+
+mod atomics;
+mod bell;
+mod crash;
+mod layout;
+mod recovery;
+mod region;
+mod registry;
+mod ring;
+
+#[cfg(not(loom))]
+mod directory;
+#[cfg(not(loom))]
+mod error;
+#[cfg(not(loom))]
+mod header;
+#[cfg(not(loom))]
+mod loan;
+#[cfg(all(test, loom))]
+mod models;
+#[cfg(not(loom))]
+mod options;
+#[cfg(not(loom))]
+mod participant;
+#[cfg(not(loom))]
+mod payload;
+#[cfg(not(loom))]
+mod publisher;
+#[cfg(not(loom))]
+mod sample;
+#[cfg(not(loom))]
+mod stats;
+#[cfg(not(loom))]
+mod subscriber;
+#[cfg(not(loom))]
+mod topic;
+#[cfg(not(loom))]
+mod wait;
+
+pub use ring::reader::Start;
+
+#[cfg(not(loom))]
+pub use self::{
+    directory::Directory,
+    error::*,
+    loan::Loan,
+    options::{Memory, TopicOptions, Wake},
+    payload::Payload,
+    publisher::Publisher,
+    sample::{Held, HoldBudget, Sample},
+    stats::{ParticipantInfo, ParticipantKind, TopicInfo},
+    subscriber::{Delivery, Subscriber},
+    topic::Topic,
+};

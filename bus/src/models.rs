@@ -1,0 +1,492 @@
+//! Loom models of the code that ships: the same ring, registry and bell, on loom's atomics.
+//!
+//! Run with `ci/loom`, which repairs loom first: as published, 0.7.2 remembers only the last access to an atomic, so that a
+//! thread that loads a word before it exchanges it hides another thread's earlier load. Bounds: two live blocks (more add states, not
+//! cases: what matters is whether a block is displaced), blocks of one or two messages, two or three threads, and the number of
+//! preemptions that `ci/loom` states. The bell is off in models that are not about waking, because its fence would hide missing
+//! ones elsewhere (as in the build with `membarrier`). `ci/mutate` weakens each ordering in turn and sees one of these fail.
+#![allow(unsafe_code)] // the models' payload is loom's UnsafeCell, which reports unsynchronised access
+
+use loom::sync::Arc;
+use loom::thread;
+
+use crate::bell::{Barrier, Meet};
+use crate::crash;
+use crate::region::{EntryIndex, Region};
+use crate::registry::{self, Kind, State};
+use crate::ring::exclusive::{Blocked, ExclusiveRing};
+use crate::ring::hold::Holds;
+use crate::ring::reader::{Next, Reader, Start};
+use crate::ring::{Geometry, SlotAt};
+use crate::{atomics::*, recovery};
+
+/// `spares` is one more than the pins that can exist at once, as `Geometry::new` computes it.
+fn region(block_len: u64, subscribers_max: u32, hold_blocks: u32) -> Arc<Region> {
+    Arc::new(Region::new(Geometry {
+        block_len,
+        blocks: 2,
+        spares: subscribers_max + hold_blocks + 1,
+        slot_size: 64,
+        payload_offset: 16,
+        payload_max: 8,
+        publishers_max: 1,
+        subscribers_max,
+        hold_blocks,
+        timestamp: false,
+    }))
+}
+
+/// Entry of subscriber `n`.
+fn entry(n: u32) -> EntryIndex {
+    EntryIndex(1 + n)
+}
+
+fn content(sequence: u64) -> u64 {
+    100 + sequence
+}
+
+fn publisher(region: &Region) -> ExclusiveRing {
+    ExclusiveRing::take_over(region).expect("nothing is corrupt")
+}
+
+/// As `Publisher::publish`, without the bell.
+fn publish(ring: &mut ExclusiveRing, region: &Region) -> Result<u64, Blocked> {
+    let at = match ring.slot(region) {
+        Some(at) => at,
+        None => ring.open(region)?,
+    };
+    let value = content(ring.sequence());
+    // SAFETY: loom checks that nobody else accesses the cell meanwhile.
+    region.slot(at).payload.with_mut(|payload| unsafe { *payload = value });
+    crash::point("publish.written");
+    Ok(ring.commit(region, 8, None))
+}
+
+fn payload(region: &Region, at: SlotAt) -> u64 {
+    // SAFETY: loom checks that nobody writes the cell meanwhile.
+    region.slot(at).payload.with(|payload| unsafe { *payload })
+}
+
+fn lossy(region: &Region, n: u32, start: Start) -> Reader {
+    let generation = registry::occupy(region, entry(n));
+    Reader::attach_lossy(region, entry(n), generation, start).expect("nothing is corrupt")
+}
+
+fn reliable(region: &Region, n: u32) -> Reader {
+    let generation = registry::occupy(region, entry(n));
+    Reader::attach_reliable(region, entry(n), generation, Start::Newest)
+        .expect("nothing is corrupt")
+}
+
+/// One look: a message has the right content and comes next, and what is missed is counted.
+fn receive(reader: &mut Reader, region: &Region) -> Option<(SlotAt, u64)> {
+    let (position, missed) = (reader.position(), reader.missed());
+    match reader.next(region).expect("nothing is corrupt") {
+        Next::Message(at, sequence) => {
+            assert_eq!(sequence, position);
+            assert_eq!(payload(region, at), content(sequence), "another message's content");
+            Some((at, sequence))
+        }
+        Next::Again => {
+            assert_eq!(reader.position() - position, reader.missed() - missed);
+            None
+        }
+        Next::Empty => None,
+    }
+}
+
+/// Receives to the end of the stream.
+fn drain(reader: &mut Reader, region: &Region) {
+    for _ in 0..10 {
+        receive(reader, region);
+    }
+}
+
+fn model(f: impl Fn() + Send + Sync + 'static) {
+    loom::model::Builder::new().check(f);
+}
+
+#[test]
+fn publish_against_receive() {
+    model(|| {
+        let region = region(2, 1, 0);
+        let mut reader = lossy(&region, 0, Start::Newest);
+        let theirs = Arc::clone(&region);
+        let feed = thread::spawn(move || {
+            let mut ring = publisher(&theirs);
+            for _ in 0..3 {
+                publish(&mut ring, &theirs).unwrap();
+            }
+        });
+        for _ in 0..3 {
+            receive(&mut reader, &region);
+        }
+        feed.join().unwrap();
+        drain(&mut reader, &region);
+        assert_eq!((reader.position(), reader.missed()), (3, 0));
+    });
+}
+
+/// A lossy reader in a block that is displaced under it.
+fn pin_against_reuse(block_len: u64, before: u64, during: u64) {
+    model(move || {
+        let region = region(block_len, 1, 0);
+        let mut ring = publisher(&region);
+        let mut reader = lossy(&region, 0, Start::Newest);
+        for _ in 0..before {
+            publish(&mut ring, &region).unwrap();
+        }
+        let theirs = Arc::clone(&region);
+        let feed = thread::spawn(move || {
+            for _ in 0..during {
+                publish(&mut ring, &theirs).unwrap();
+            }
+        });
+        receive(&mut reader, &region);
+        receive(&mut reader, &region);
+        feed.join().unwrap();
+        drain(&mut reader, &region);
+        assert_eq!(reader.position(), before + during);
+    });
+}
+
+#[test]
+fn pin_against_reuse_of_blocks_of_one() {
+    pin_against_reuse(1, 2, 3);
+}
+
+#[test]
+fn pin_against_reuse_of_blocks_of_two() {
+    pin_against_reuse(2, 3, 4);
+}
+
+#[test]
+fn hold_against_reuse() {
+    model(|| {
+        let region = region(1, 1, 1);
+        let mut ring = publisher(&region);
+        let mut reader = lossy(&region, 0, Start::Newest);
+        publish(&mut ring, &region).unwrap();
+        publish(&mut ring, &region).unwrap();
+        let theirs = Arc::clone(&region);
+        let feed = thread::spawn(move || {
+            for _ in 0..4 {
+                publish(&mut ring, &theirs).unwrap();
+            }
+        });
+        let holds = Holds::none();
+        if let Some((at, sequence)) = receive(&mut reader, &region) {
+            let cell = holds.hold(&region, entry(0), at.block).unwrap();
+            receive(&mut reader, &region); // moves the pin
+            assert_eq!(payload(&region, at), content(sequence), "overwritten while held");
+            holds.release(region.entry(entry(0)), cell);
+        }
+        receive(&mut reader, &region);
+        feed.join().unwrap();
+    });
+}
+
+/// A hold cell that is given back by another thread and used again.
+#[test]
+fn hold_given_back_by_another_thread_against_reuse() {
+    model(|| {
+        let region = region(1, 1, 1);
+        let mut ring = publisher(&region);
+        let mut reader = lossy(&region, 0, Start::Newest);
+        publish(&mut ring, &region).unwrap();
+        publish(&mut ring, &region).unwrap();
+        let holds = Arc::new(Holds::none());
+        let (at, sequence) = receive(&mut reader, &region).unwrap();
+        let cell = holds.hold(&region, entry(0), at.block).unwrap();
+        receive(&mut reader, &region).unwrap();
+        let theirs = (Arc::clone(&region), Arc::clone(&holds));
+        let owner = thread::spawn(move || {
+            let (region, holds) = theirs;
+            assert_eq!(payload(&region, at), content(sequence), "overwritten while held");
+            holds.release(region.entry(entry(0)), cell);
+        });
+        for _ in 0..3 {
+            publish(&mut ring, &region).unwrap();
+        }
+        if let Some((at, sequence)) = receive(&mut reader, &region)
+            && let Ok(cell) = holds.hold(&region, entry(0), at.block)
+        {
+            publish(&mut ring, &region).unwrap();
+            assert_eq!(payload(&region, at), content(sequence), "overwritten while held");
+            holds.release(region.entry(entry(0)), cell);
+        }
+        owner.join().unwrap();
+    });
+}
+
+/// Of two subscribers that hold the last block of the budget, at most one may.
+#[test]
+fn hold_against_hold() {
+    model(|| {
+        let region = region(1, 2, 1);
+        let mut ring = publisher(&region);
+        let mut readers = [lossy(&region, 0, Start::Newest), lossy(&region, 1, Start::Newest)];
+        publish(&mut ring, &region).unwrap();
+        let [(a, _), (b, _)] = readers.each_mut().map(|reader| receive(reader, &region).unwrap());
+        let theirs = Arc::clone(&region);
+        let other = thread::spawn(move || Holds::none().hold(&theirs, entry(1), b.block).is_ok());
+        let held = Holds::none().hold(&region, entry(0), a.block).is_ok();
+        assert!(!(other.join().unwrap() && held), "over the budget");
+    });
+}
+
+#[test]
+fn reliable_gate() {
+    model(|| {
+        let region = region(1, 1, 0);
+        let mut reader = reliable(&region, 0);
+        let mut ring = publisher(&region);
+        publish(&mut ring, &region).unwrap();
+        publish(&mut ring, &region).unwrap();
+        let theirs = Arc::clone(&region);
+        let feed = thread::spawn(move || {
+            for _ in 0..3 {
+                match publish(&mut ring, &theirs) {
+                    Ok(_) | Err(Blocked::Full) => {}
+                    Err(blocked) => panic!("{blocked:?}"),
+                }
+            }
+            ring.sequence()
+        });
+        for _ in 0..3 {
+            receive(&mut reader, &region);
+        }
+        let end = feed.join().unwrap();
+        drain(&mut reader, &region);
+        assert_eq!((reader.position(), reader.missed()), (end, 0));
+    });
+}
+
+/// A reliable subscriber attaches while a publisher that last looked when there was none opens blocks.
+fn attach_against_open(block_len: u64, before: u64, during: u64) {
+    model(move || {
+        let region = region(block_len, 1, 0);
+        let mut ring = publisher(&region);
+        for _ in 0..before {
+            publish(&mut ring, &region).unwrap();
+        }
+        let theirs = Arc::clone(&region);
+        let feed = thread::spawn(move || {
+            for _ in 0..during {
+                match publish(&mut ring, &theirs) {
+                    Ok(_) | Err(Blocked::Full) => {}
+                    Err(blocked) => panic!("{blocked:?}"),
+                }
+            }
+            ring.sequence()
+        });
+        let mut reader = reliable(&region, 0);
+        let end = feed.join().unwrap();
+        drain(&mut reader, &region);
+        assert_eq!((reader.position(), reader.missed()), (end, 0), "lost by a reliable subscriber");
+    });
+}
+
+#[test]
+fn attach_against_open_of_blocks_of_one() {
+    attach_against_open(1, 2, 4);
+}
+
+#[test]
+fn attach_against_open_of_blocks_of_two() {
+    attach_against_open(2, 3, 4);
+}
+
+/// A subscriber leaves while its block is reused.
+#[test]
+fn leave_against_reuse() {
+    model(|| {
+        let region = region(1, 1, 0);
+        let mut ring = publisher(&region);
+        let mut reader = lossy(&region, 0, Start::Newest);
+        publish(&mut ring, &region).unwrap();
+        let theirs = Arc::clone(&region);
+        let feed = thread::spawn(move || {
+            for _ in 0..4 {
+                publish(&mut ring, &theirs).unwrap();
+            }
+        });
+        receive(&mut reader, &region);
+        registry::vacate(&region, entry(0), 1);
+        feed.join().unwrap();
+    });
+}
+
+/// The feed is killed at a point; the next one goes on; a reader that runs all the time loses nothing that was committed.
+fn takeover(point: &'static str) {
+    model(move || {
+        let region = region(1, 1, 0);
+        let mut reader = reliable(&region, 0);
+        let mut ring = publisher(&region);
+        publish(&mut ring, &region).unwrap();
+        let theirs = Arc::clone(&region);
+        let feeds = thread::spawn(move || {
+            crash::killed_at(point, || publish(&mut ring, &theirs)); // whatever came of it
+            let mut next = publisher(&theirs);
+            for _ in 0..2 {
+                match publish(&mut next, &theirs) {
+                    Ok(_) | Err(Blocked::Full) => {}
+                    Err(blocked) => panic!("{blocked:?}"),
+                }
+            }
+            next.sequence()
+        });
+        for _ in 0..3 {
+            receive(&mut reader, &region);
+        }
+        let end = feeds.join().unwrap();
+        drain(&mut reader, &region);
+        assert_eq!((reader.position(), reader.missed()), (end, 0));
+        assert_eq!(region.head().load(Acquire), end);
+    });
+}
+
+#[test]
+fn takeover_of_a_publisher_killed_with_a_block_opened() {
+    takeover("open.stored");
+}
+
+#[test]
+fn takeover_of_a_publisher_killed_with_a_payload_written() {
+    takeover("publish.written");
+}
+
+#[test]
+fn takeover_of_a_publisher_killed_with_a_message_stamped() {
+    takeover("commit.stamped");
+}
+
+/// A lossy reader that is lapped behind a publisher that died between the table and the head gets on by itself.
+#[test]
+fn lapped_behind_a_publisher_killed_with_a_block_opened() {
+    model(|| {
+        let region = region(1, 1, 0);
+        let mut reader = lossy(&region, 0, Start::Newest);
+        let mut ring = publisher(&region);
+        publish(&mut ring, &region).unwrap();
+        publish(&mut ring, &region).unwrap();
+        let killed = crash::killed_at("open.stored", || publish(&mut ring, &region));
+        assert!(killed.is_none());
+        assert_eq!(receive(&mut reader, &region), None); // lapped
+        assert_eq!(receive(&mut reader, &region).map(|(_, sequence)| sequence), Some(1));
+    });
+}
+
+/// A prover stalls between the kernel's answer and its exchange, while the entry gets its next owner.
+#[test]
+fn declaring_dead_against_the_next_owner() {
+    model(|| {
+        let region = region(1, 1, 0);
+        drop(reliable(&region, 0)); // its owner is killed: nothing is given back
+        let seen = State::of(region.entry(entry(0)).state.load(Acquire));
+        assert_eq!(seen.kind, Kind::Reliable);
+        let theirs = Arc::clone(&region);
+        let prover = thread::spawn(move || registry::declare_dead(&theirs, entry(0), seen));
+        let reader = reliable(&region, 0); // has taken the lease
+        let now = State::of(region.entry(entry(0)).state.load(Acquire));
+        assert_eq!((now.generation, now.kind), (seen.generation + 1, Kind::Reliable));
+        prover.join().unwrap();
+        let now = State::of(region.entry(entry(0)).state.load(Acquire));
+        assert_eq!(now.kind, Kind::Reliable, "the next owner was declared dead");
+        drop(reader);
+    });
+}
+
+/// Two sweep the same dead subscriber: it is declared dead once, and its cursor holds nobody up.
+#[test]
+fn sweep_against_sweep() {
+    model(|| {
+        let region = region(1, 1, 0);
+        drop(reliable(&region, 0));
+        let mut ring = publisher(&region);
+        publish(&mut ring, &region).unwrap();
+        publish(&mut ring, &region).unwrap();
+        assert_eq!(publish(&mut ring, &region), Err(Blocked::Full));
+        let theirs = Arc::clone(&region);
+        let other =
+            thread::spawn(move || recovery::sweep(&theirs, theirs.subscribers(), |_| false));
+        let swept = recovery::sweep(&region, region.subscribers(), |_| false);
+        publish(&mut ring, &region).unwrap();
+        assert_eq!(other.join().unwrap() + swept, 1);
+        assert_eq!(recovery::sweep(&region, region.subscribers(), |_| false), 0);
+    });
+}
+
+/// Receives `count` messages, asleep whenever there is none. A lost wake-up is a deadlock.
+fn receive_asleep(reader: &mut Reader, region: &Region, n: u32, count: u64) {
+    while reader.position() < count {
+        if receive(reader, region).is_none() {
+            region
+                .control()
+                .subscribers_bell
+                .0
+                .sleep(n, Meet::Fence, 0, || !matches!(reader.look(region), Ok(Next::Empty)));
+        }
+    }
+}
+
+#[test]
+fn sleep_against_wake() {
+    model(|| {
+        let region = region(2, 1, 0);
+        let mut reader = lossy(&region, 0, Start::Newest);
+        let theirs = Arc::clone(&region);
+        let feed = thread::spawn(move || {
+            let mut ring = publisher(&theirs);
+            for _ in 0..2 {
+                publish(&mut ring, &theirs).unwrap();
+                theirs.control().subscribers_bell.0.ring(Barrier::Fence);
+            }
+        });
+        receive_asleep(&mut reader, &region, 0, 2);
+        feed.join().unwrap();
+    });
+}
+
+#[test]
+fn two_sleepers_against_wake() {
+    model(|| {
+        let region = region(2, 2, 0);
+        let sleepers = [0, 1].map(|n| {
+            let mut reader = lossy(&region, n, Start::Newest);
+            let theirs = Arc::clone(&region);
+            thread::spawn(move || receive_asleep(&mut reader, &theirs, n, 1))
+        });
+        let mut ring = publisher(&region);
+        publish(&mut ring, &region).unwrap();
+        region.control().subscribers_bell.0.ring(Barrier::Fence);
+        for sleeper in sleepers {
+            sleeper.join().unwrap();
+        }
+    });
+}
+
+#[test]
+fn publisher_asleep_against_the_cursor_it_waits_for() {
+    model(|| {
+        let region = region(1, 1, 0);
+        let mut reader = reliable(&region, 0);
+        let mut ring = publisher(&region);
+        publish(&mut ring, &region).unwrap();
+        publish(&mut ring, &region).unwrap();
+        let theirs = Arc::clone(&region);
+        let feed = thread::spawn(move || {
+            while let Err(blocked) = publish(&mut ring, &theirs) {
+                assert_eq!(blocked, Blocked::Full);
+                let bell = &theirs.control().publishers_bell.0;
+                bell.sleep(0, Meet::Fence, 0, || ring.may_go_on(&theirs));
+            }
+        });
+        for _ in 0..2 {
+            receive(&mut reader, &region);
+        }
+        feed.join().unwrap();
+        drain(&mut reader, &region);
+        assert_eq!(reader.position(), 3);
+    });
+}

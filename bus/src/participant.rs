@@ -1,0 +1,227 @@
+//! A process's place in a topic: the attachment (files, lease descriptor) and the entries that it owns.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use shmbus_sys::lease::Lease;
+use shmbus_sys::map::Mapping;
+use shmbus_sys::shm::{self, Access};
+use shmbus_sys::{clock, fork, process};
+
+use crate::atomics::{Acquire, Relaxed, SeqCst, fence};
+use crate::directory::{CONTROL, DATA};
+use crate::error::{AttachError, OpenError};
+use crate::header::{self, Description};
+use crate::layout::{ControlHeader, DataHeader, ENTRY_LEASES};
+use crate::recovery;
+use crate::region::{EntryIndex, Region};
+use crate::registry::{self, Kind, State};
+use crate::ring::Geometry;
+
+/// An open topic: checked header, read-only region, and one lease descriptor for all handles made from it.
+pub(crate) struct Attachment {
+    pub(crate) name: String,
+    pub(crate) description: Description,
+    pub(crate) region: Arc<Region>,
+    pub(crate) prefault: bool,
+    /// The topic's own directory: stays valid when the topic loses its name.
+    directory: OwnedFd,
+    lease: Lease,
+    /// Entries whose lease `lease` holds: the kernel does not tell a description about its own locks.
+    owned: Mutex<Vec<bool>>,
+    fork_generation: u32,
+}
+
+impl Attachment {
+    /// Opens the topic in `directory`, which is called `name`.
+    pub(crate) fn open(name: &str, directory: OwnedFd) -> Result<Attachment, OpenError> {
+        fork::install();
+        let failed = |action| move |source| refused(name, action, source);
+        let lease = Lease::open_at(directory.as_fd(), CONTROL).map_err(failed("open ctl"))?;
+        let (region, description) = map(name, &directory, Access::ReadOnly)?;
+        if region.control().notices.0.retired.load(Acquire) != 0 {
+            return Err(OpenError::Retired { name: name.to_owned() }); // [notice]
+        }
+        let owned = Mutex::new(vec![false; region.geometry().participants() as usize]);
+        Ok(Attachment {
+            name: name.to_owned(),
+            description,
+            region: Arc::new(region),
+            prefault: false,
+            directory,
+            lease,
+            owned,
+            fork_generation: fork::generation(),
+        })
+    }
+
+    /// Whether this is a forked child, in which the mappings do not exist.
+    #[inline]
+    pub(crate) fn is_forked(&self) -> bool {
+        self.fork_generation != fork::generation()
+    }
+
+    /// The same topic with `data` mapped for writing.
+    pub(crate) fn writable_region(&self) -> Result<Region, OpenError> {
+        let (region, description) = map(&self.name, &self.directory, Access::ReadWrite)?;
+        if description.instance != self.description.instance {
+            return Err(OpenError::Header { name: self.name.clone(), field: "instance" });
+        }
+        Ok(region)
+    }
+
+    /// Whether the owner of an entry lives; true also for this attachment's own entries.
+    pub(crate) fn is_held(&self, index: EntryIndex) -> io::Result<bool> {
+        let owned = self.owned.lock().unwrap_or_else(PoisonError::into_inner);
+        if owned[index.0 as usize] {
+            return Ok(true);
+        }
+        self.lease.is_held_by_another(lease_byte(index))
+    }
+
+    /// Declares dead subscribers dead. Whoever cannot be asked about counts as alive.
+    pub(crate) fn sweep_subscribers(&self) -> u32 {
+        let region = &*self.region;
+        recovery::sweep(region, region.subscribers(), |index| self.is_held(index).unwrap_or(true))
+    }
+
+    /// Takes an entry of `candidates` whose lease is free, entries that nobody used last first.
+    pub(crate) fn occupy(
+        self: &Arc<Attachment>,
+        region: &Arc<Region>,
+        candidates: impl Iterator<Item = EntryIndex> + Clone,
+    ) -> Result<Option<Participant>, AttachError> {
+        let mut owned = self.owned.lock().unwrap_or_else(PoisonError::into_inner);
+        for active in [false, true] {
+            for index in candidates.clone() {
+                let state = State::of(region.entry(index).state.load(Relaxed));
+                if owned[index.0 as usize] || state.kind.is_active() != active {
+                    continue;
+                }
+                let taken = self.lease.take(lease_byte(index));
+                if !taken.map_err(|source| AttachError::Lease { source })? {
+                    continue;
+                }
+                owned[index.0 as usize] = true;
+                let generation = registry::occupy(region, index);
+                let entry = region.entry(index);
+                entry.pid.store(process::pid(), Relaxed);
+                entry.joined_ns.store(clock::realtime_ns(), Relaxed);
+                return Ok(Some(Participant {
+                    attachment: Arc::clone(self),
+                    region: Arc::clone(region),
+                    index,
+                    generation,
+                }));
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// An owned entry. Dropped, it is given back, then its lease.
+pub(crate) struct Participant {
+    pub(crate) attachment: Arc<Attachment>,
+    pub(crate) region: Arc<Region>,
+    pub(crate) index: EntryIndex,
+    pub(crate) generation: u64,
+}
+
+impl Participant {
+    /// Stops holding publishers up, while its held samples stay as they are.
+    pub(crate) fn stop_receiving(&self) {
+        if self.attachment.is_forked() {
+            return;
+        }
+        let entry = self.region.entry(self.index);
+        let state = State { generation: self.generation, kind: Kind::Lossy };
+        entry.state.store(state.word(), crate::atomics::Release); // [last use]
+        entry.pin.store(0, crate::atomics::Release); // [last use]
+        self.ring_publishers();
+    }
+
+    fn ring_publishers(&self) {
+        fence(SeqCst); // [cursor/publisher]
+        self.region.control().publishers_bell.0.ring_after_fence();
+    }
+}
+
+impl Drop for Participant {
+    fn drop(&mut self) {
+        if self.attachment.is_forked() {
+            return; // the entry and its lease are the parent's, and nothing is mapped here
+        }
+        let owned = &self.attachment.owned;
+        let mut owned = owned.lock().unwrap_or_else(PoisonError::into_inner);
+        registry::vacate(&self.region, self.index, self.generation);
+        self.ring_publishers();
+        // If the kernel refuses, the lease ends with the descriptor: the entry is free then, and nobody's till then.
+        if self.attachment.lease.release(lease_byte(self.index)).is_ok() {
+            owned[self.index.0 as usize] = false;
+        }
+    }
+}
+
+/// The byte of `ctl` whose lock is the lease of an entry.
+pub(crate) fn lease_byte(index: EntryIndex) -> u64 {
+    ENTRY_LEASES + u64::from(index.0)
+}
+
+/// Checks and maps the files in a topic's directory; the descriptors are closed again.
+fn map(
+    name: &str,
+    directory: &OwnedFd,
+    access: Access,
+) -> Result<(Region, Description), OpenError> {
+    let failed = |action| move |source| refused(name, action, source);
+    let (geometry, description, data, ctl) = read_headers(name, directory, access)?;
+    let data = match access {
+        Access::ReadOnly => Mapping::read_only(data.as_fd(), geometry.data_len() as usize),
+        Access::ReadWrite => Mapping::read_write(data.as_fd(), geometry.data_len() as usize),
+    };
+    let data = data.map_err(failed("map data"))?;
+    let ctl = Mapping::read_write(ctl.as_fd(), geometry.control_len() as usize);
+    let ctl = ctl.map_err(failed("map ctl"))?;
+    let region = Region::new(geometry, data, ctl)
+        .ok_or(OpenError::Header { name: name.to_owned(), field: "data_len" })?;
+    Ok((region, description))
+}
+
+/// Reads and checks the header pages. Also opens the control file for writing.
+fn read_headers(
+    name: &str,
+    directory: &OwnedFd,
+    access: Access,
+) -> Result<(Geometry, Description, OwnedFd, OwnedFd), OpenError> {
+    let failed = |action| move |source| refused(name, action, source);
+    let data = shm::open_at(directory.as_fd(), DATA, access).map_err(failed("open data"))?;
+    let ctl = shm::open_at(directory.as_fd(), CONTROL, Access::ReadWrite);
+    let ctl = ctl.map_err(failed("open ctl"))?;
+    let data_len = shm::len(data.as_fd()).map_err(failed("stat data"))?;
+    let control_len = shm::len(ctl.as_fd()).map_err(failed("stat ctl"))?;
+    let mut header: DataHeader = bytemuck::Zeroable::zeroed();
+    let mut control: ControlHeader = bytemuck::Zeroable::zeroed();
+    for (file, fd, len, bytes) in [
+        ("data", &data, data_len, bytemuck::bytes_of_mut(&mut header)),
+        ("ctl", &ctl, control_len, bytemuck::bytes_of_mut(&mut control)),
+    ] {
+        let expected = bytes.len() as u64;
+        if len < expected {
+            return Err(OpenError::Short { name: name.to_owned(), file, len, expected });
+        }
+        shm::read_exact_at(fd.as_fd(), bytes, 0).map_err(failed("read its header"))?;
+    }
+    let (geometry, description) = header::check(name, &header, &control, data_len, control_len)?;
+    Ok((geometry, description, data, ctl))
+}
+
+/// Which error a refusal of the kernel is.
+pub(crate) fn refused(name: &str, action: &'static str, source: io::Error) -> OpenError {
+    let name = name.to_owned();
+    match source.kind() {
+        io::ErrorKind::PermissionDenied => OpenError::Permission { name, action },
+        io::ErrorKind::NotFound => OpenError::NotFound { name },
+        _ => OpenError::Io { name, action, source },
+    }
+}

@@ -1,0 +1,32 @@
+//! What is done for the dead: their entries stop counting.
+//!
+//! Alive or dead is asked of the kernel (is the entry's lease held?), never of a clock or a process id. Every step
+//! can be done twice, by several at once, and stopped anywhere. A dead publisher needs nothing here: its successor
+//! takes over from the ring itself (`ExclusiveRing::take_over`).
+
+use crate::atomics::{Acquire, SeqCst, fence};
+use crate::region::{EntryIndex, Region};
+use crate::registry::{self, State};
+
+/// Declares the owners of `entries` dead whose lease `is_held` denies. How many there were.
+///
+/// `is_held` is asked only about entries that count; it must answer true for the caller's own ones, of whose leases the
+/// kernel tells it nothing. Publishers that wait are told.
+pub(crate) fn sweep(
+    region: &Region,
+    entries: impl Iterator<Item = EntryIndex>,
+    mut is_held: impl FnMut(EntryIndex) -> bool,
+) -> u32 {
+    let mut swept = 0;
+    for index in entries {
+        let seen = State::of(region.entry(index).state.load(Acquire)); // [entry]: before the lease is asked for
+        if seen.kind.is_active() && !is_held(index) && registry::declare_dead(region, index, seen) {
+            swept += 1;
+        }
+    }
+    if swept > 0 {
+        fence(SeqCst); // [cursor/publisher]
+        region.control().publishers_bell.0.ring_after_fence();
+    }
+    swept
+}

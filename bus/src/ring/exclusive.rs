@@ -1,0 +1,132 @@
+//! The ring of one publisher: no read-modify-write for a message, no fence, no shared load.
+//!
+//! ```text
+//! open, once per block:   read table; fence; gate; scan pins; table.store(block, spare)
+//! publish:                write payload; stamp.store(sequence, message); head.store(sequence + 1); ring the bell
+//! ```
+
+use super::table::{self, Gate, Spares};
+use super::{Block, Corrupt, SlotAt, message_stamp};
+use crate::atomics::{Acquire, Relaxed, Release, SeqCst, fence};
+use crate::crash;
+use crate::region::Region;
+
+/// Why the next slot is not to be had now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Blocked {
+    /// A reliable subscriber has not received what stands there.
+    Full,
+    Corrupt(Corrupt),
+}
+
+impl From<Corrupt> for Blocked {
+    fn from(corrupt: Corrupt) -> Blocked {
+        Blocked::Corrupt(corrupt)
+    }
+}
+
+/// The state of the one publisher; everything else is in the region.
+pub(crate) struct ExclusiveRing {
+    /// Next sequence to be committed.
+    sequence: u64,
+    /// First sequence behind the open block; `sequence == block_end` means that no block is open.
+    block_end: u64,
+    block: Block,
+    spares: Spares,
+    gate: Gate,
+}
+
+impl ExclusiveRing {
+    /// Goes on where the last publisher stopped, wherever that was.
+    ///
+    /// The caller is the only publisher (it has the lease). What the last one committed but did not count in `head` is counted now;
+    /// what it did not commit was never visible.
+    pub(crate) fn take_over(region: &Region) -> Result<ExclusiveRing, Corrupt> {
+        let geometry = region.geometry();
+        let spares = Spares::derive(region)?;
+        let mut head = region.head().load(Acquire); // [stream position]
+        let limit = head.checked_add(geometry.depth()).ok_or(Corrupt::Stream)?;
+        let mut open = None;
+        while head < limit {
+            let number = geometry.number(head);
+            let entry = region.table(number).load(Acquire); // [table]: the last publisher's openings
+            if !table::age(entry, number).is_eq() {
+                break;
+            }
+            let block = table::physical(entry, geometry)?;
+            let slot = region.slot(SlotAt { block, place: geometry.place(head) });
+            open = Some((number, block));
+            if slot.stamp.load(Acquire) != message_stamp(head) {
+                break; // [message] above: what was committed is left as it is
+            }
+            head += 1;
+        }
+        region.head().store(head, Release); // [stream position]
+        let (block, block_end) = match open {
+            Some((number, block)) if number == geometry.number(head) => {
+                (block, (number + 1) * geometry.block_len)
+            }
+            _ if geometry.place(head) == 0 => (geometry.block(0)?, head),
+            _ => return Err(Corrupt::Stream), // in the middle of a block that the table does not name
+        };
+        Ok(ExclusiveRing { sequence: head, block_end, block, spares, gate: Gate::closed() })
+    }
+
+    /// The next sequence to be committed.
+    #[inline]
+    pub(crate) fn sequence(&self) -> u64 {
+        self.sequence
+    }
+
+    /// The slot of the next sequence, to be written and committed; `None` where its block is not open. Asked twice, it is the same.
+    #[inline]
+    pub(crate) fn slot(&self, region: &Region) -> Option<SlotAt> {
+        let place = region.geometry().place(self.sequence);
+        (self.sequence != self.block_end).then_some(SlotAt { block: self.block, place })
+    }
+
+    /// Makes the written slot a message: `len` bytes, at `timestamp_ns` where the topic carries the time.
+    #[inline]
+    pub(crate) fn commit(&mut self, region: &Region, len: u32, timestamp_ns: Option<u64>) -> u64 {
+        let sequence = self.sequence;
+        let place = region.geometry().place(sequence);
+        let slot = region.slot(SlotAt { block: self.block, place });
+        slot.len.store(len, Relaxed);
+        if let Some(time) = timestamp_ns {
+            slot.timestamp_ns.store(time, Relaxed);
+        }
+        slot.stamp.store(message_stamp(sequence), Release); // [message]: payload, length and time, by a subscriber
+        crash::point("commit.stamped");
+        self.sequence = sequence + 1;
+        region.head().store(self.sequence, Release); // [stream position]: the stamps below, by joiners and the lapped
+        sequence
+    }
+
+    /// Opens the block of the next sequence, which is its first. Killed anywhere in here, it has or has not happened: the table says so.
+    #[cold]
+    pub(crate) fn open(&mut self, region: &Region) -> Result<SlotAt, Blocked> {
+        debug_assert_eq!(self.sequence, self.block_end);
+        let geometry = region.geometry();
+        let number = geometry.number(self.sequence);
+        let entry = region.table(number);
+        let old = entry.load(Relaxed); // nobody else writes the table
+        fence(SeqCst); // [pin/displacement], [cursor/displacement]: whoever pinned or joined before is seen below
+        if !self.gate.lets_through(region, number) {
+            return Err(Blocked::Full);
+        }
+        let displaced = table::physical(old, geometry)?;
+        let block = self.spares.take(region)?;
+        entry.store(table::word(number, block), Release); // [table]: the stamps of the displaced block, by its late readers
+        crash::point("open.stored");
+        self.spares.freed(displaced);
+        self.block = block;
+        self.block_end = self.sequence + geometry.block_len;
+        Ok(SlotAt { block, place: 0 })
+    }
+
+    /// Whether the next slot is to be had without waiting; for a publisher that is about to sleep.
+    pub(crate) fn may_go_on(&self, region: &Region) -> bool {
+        self.sequence != self.block_end
+            || table::gate_is_open(region, region.geometry().number(self.sequence))
+    }
+}

@@ -1,0 +1,288 @@
+//! Receiving: pin a block once, then one load for each message.
+//!
+//! ```text
+//! in the pinned block:  stamp.load == (sequence, message)  ->  it is there
+//! at a boundary:        read table; pin.store; fence; read table again; unchanged: the block stays until the pin moves
+//! ```
+//!
+//! A lossy reader whose block has left the table was *lapped*: it goes on in the middle of what is retained and knows exactly how many
+//! sequences it missed. A reliable one is never lapped: its cursor keeps publishers from opening the block that would do it.
+
+use core::cmp::Ordering;
+
+use super::{Block, Corrupt, SlotAt, abandoned_stamp, message_stamp, table};
+use crate::atomics::{Acquire, Relaxed, Release, SeqCst, fence};
+use crate::layout::Entry;
+use crate::region::{EntryIndex, Region};
+use crate::registry::{self, Kind};
+
+/// Where a subscriber begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Start {
+    /// With what is published from now on.
+    #[default]
+    Newest,
+    /// With the oldest message that the topic retains.
+    Oldest,
+    /// That many messages before the newest, or with the oldest where fewer are retained.
+    Back(u64),
+}
+
+/// What there is to receive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Next {
+    /// A message, and its sequence.
+    Message(SlotAt, u64),
+    /// Nothing yet.
+    Empty,
+    /// The reader moved on without a message (lapped, or an abandoned sequence): look again.
+    Again,
+}
+
+/// How the entry into a block went.
+enum Entered {
+    Pinned,
+    NotOpen,
+    Lapped,
+}
+
+/// The private state of one subscriber.
+pub(crate) struct Reader {
+    index: EntryIndex,
+    reliable: bool,
+    /// Next sequence to be received.
+    sequence: u64,
+    /// First sequence behind the pinned block; `sequence == block_end` means that a block must be entered.
+    block_end: u64,
+    block: Block,
+    /// The cursor as it was last stored.
+    cursor: u64,
+    missed: u64,
+    missed_before: u64,
+}
+
+impl Reader {
+    /// Makes an occupied entry a lossy subscriber.
+    pub(crate) fn attach_lossy(
+        region: &Region,
+        index: EntryIndex,
+        generation: u64,
+        start: Start,
+    ) -> Result<Reader, Corrupt> {
+        registry::activate(region, index, generation, Kind::Lossy);
+        Reader::at(region, index, first(region, start))
+    }
+
+    /// Makes an occupied entry a reliable subscriber: from the sequence at which it begins, it misses nothing.
+    ///
+    /// The cursor is shown, then the table is read: either every later opening sees the cursor, or the reader sees that opening and
+    /// begins further on. The first block is pinned before this returns, if it is open.
+    pub(crate) fn attach_reliable(
+        region: &Region,
+        index: EntryIndex,
+        generation: u64,
+        start: Start,
+    ) -> Result<Reader, Corrupt> {
+        const TRIES: u32 = 10_000; // a publisher laps the whole ring between two steps of this loop, each time
+        let geometry = region.geometry();
+        let entry = region.entry(index);
+        let mut floor = 0;
+        for attempt in 0..TRIES {
+            let sequence = first(region, start).max(floor);
+            let mut reader = Reader::at(region, index, sequence)?;
+            entry.cursor.store(sequence, Release); // [cursor]
+            if attempt == 0 {
+                registry::activate(region, index, generation, Kind::Reliable);
+            }
+            fence(SeqCst); // [cursor/displacement]; [cursor/publisher] below
+            region.control().publishers_bell.0.ring_after_fence();
+            let number = geometry.number(sequence);
+            let word = region.table(number).load(Acquire); // [table]
+            let attached = match table::age(word, number) {
+                Ordering::Less => true, // not open: whoever opens what follows has seen the cursor
+                Ordering::Equal => matches!(reader.enter(region)?, Entered::Pinned),
+                Ordering::Greater => false,
+            };
+            if attached {
+                reader.reliable = true;
+                reader.cursor = sequence;
+                reader.missed = 0;
+                reader.missed_before = 0;
+                return Ok(reader);
+            }
+            // Room to arrive, and more of it the longer it takes.
+            let ahead = u64::from(attempt).min(u64::from(geometry.blocks) / 2);
+            floor = (number + 1 + ahead) * geometry.block_len;
+            floor = floor.min(region.head().load(Acquire).max(sequence)); // [stream position]
+        }
+        Err(Corrupt::Stream)
+    }
+
+    fn at(region: &Region, index: EntryIndex, sequence: u64) -> Result<Reader, Corrupt> {
+        Ok(Reader {
+            index,
+            reliable: false,
+            sequence,
+            block_end: sequence,
+            block: region.geometry().block(0)?,
+            cursor: sequence,
+            missed: 0,
+            missed_before: 0,
+        })
+    }
+
+    /// The next sequence to be received.
+    #[inline]
+    pub(crate) fn position(&self) -> u64 {
+        self.sequence
+    }
+
+    /// Sequences missed since the reader attached.
+    pub(crate) fn missed(&self) -> u64 {
+        self.missed
+    }
+
+    /// Sequences missed since the last call: those just before the message that was received last.
+    #[inline]
+    pub(crate) fn take_missed_before(&mut self) -> u64 {
+        core::mem::take(&mut self.missed_before)
+    }
+
+    /// The next message, if it is there. The slot stays as it is until the next call; or longer, if it is held.
+    #[inline]
+    pub(crate) fn next(&mut self, region: &Region) -> Result<Next, Corrupt> {
+        let next = self.look(region)?;
+        if let Next::Message(..) = next {
+            self.sequence += 1;
+        }
+        Ok(next)
+    }
+
+    /// What [`Reader::next`] would say; does not go past a message.
+    #[inline]
+    pub(crate) fn look(&mut self, region: &Region) -> Result<Next, Corrupt> {
+        if self.sequence == self.block_end {
+            match self.enter(region)? {
+                Entered::Pinned => {}
+                Entered::NotOpen => return Ok(Next::Empty),
+                Entered::Lapped => return Ok(Next::Again),
+            }
+        }
+        let at = SlotAt { block: self.block, place: region.geometry().place(self.sequence) };
+        let stamp = region.slot(at).stamp.load(Acquire); // [message]: payload, length and time
+        if stamp == message_stamp(self.sequence) {
+            return Ok(Next::Message(at, self.sequence));
+        }
+        if stamp == abandoned_stamp(self.sequence) {
+            self.miss(1);
+            return Ok(Next::Again);
+        }
+        Ok(Next::Empty)
+    }
+
+    /// Moves on to the newest message, if there are several.
+    pub(crate) fn skip_to_newest(&mut self, region: &Region) {
+        let head = region.head().load(Acquire); // [stream position]
+        let newest = head.saturating_sub(1);
+        if newest > self.sequence {
+            let pinned = newest < self.block_end;
+            self.miss(newest - self.sequence);
+            if !pinned {
+                self.block_end = newest;
+            }
+        }
+    }
+
+    fn miss(&mut self, sequences: u64) {
+        self.sequence += sequences;
+        self.missed += sequences;
+        self.missed_before += sequences;
+    }
+
+    /// Pins the block of the next sequence.
+    #[cold]
+    fn enter(&mut self, region: &Region) -> Result<Entered, Corrupt> {
+        let geometry = region.geometry();
+        let entry = region.entry(self.index);
+        let number = geometry.number(self.sequence);
+        let word = region.table(number).load(Acquire); // [table]: the newest block, if it is another one
+        match table::age(word, number) {
+            Ordering::Less => {
+                self.show_cursor(region, entry);
+                return Ok(Entered::NotOpen); // and no pin is taken
+            }
+            Ordering::Equal => {}
+            Ordering::Greater => return self.lapped(region, word),
+        }
+        let block = table::physical(word, geometry)?;
+        entry.pin.store(block.pinned(), Release); // [last use]: of the block that was pinned; [hold]
+        if self.reliable {
+            self.cursor = self.sequence;
+            entry.cursor.store(self.cursor, Release); // [cursor]: everything below was received, and the pin has moved
+        }
+        fence(SeqCst); // [pin/displacement]: an opening that does not see the pin is seen here; [cursor/publisher]
+        let again = region.table(number).load(Acquire); // [table]
+        if again != word {
+            entry.pin.store(0, Release); // [last use]: nothing was read
+            return self.lapped(region, again);
+        }
+        if self.reliable {
+            region.control().publishers_bell.0.ring_after_fence();
+        }
+        entry.position.store(self.sequence, Relaxed);
+        entry.missed.store(self.missed, Relaxed);
+        self.block = block;
+        self.block_end = (number + 1) * geometry.block_len;
+        Ok(Entered::Pinned)
+    }
+
+    /// A reliable reader that has received everything says so, once.
+    fn show_cursor(&mut self, region: &Region, entry: &Entry) {
+        if self.reliable && self.cursor != self.sequence {
+            self.cursor = self.sequence;
+            entry.cursor.store(self.cursor, Release); // [cursor]
+            entry.position.store(self.cursor, Relaxed);
+            fence(SeqCst); // [cursor/publisher]
+            region.control().publishers_bell.0.ring_after_fence();
+        }
+    }
+
+    /// The block of the next sequence is gone; `word` names a newer one in its place.
+    #[cold]
+    fn lapped(&mut self, region: &Region, word: u64) -> Result<Entered, Corrupt> {
+        if self.reliable {
+            return Err(Corrupt::Stream);
+        }
+        let geometry = region.geometry();
+        let number = geometry.number(self.sequence);
+        let ahead = u64::try_from(table::ahead(word, number)).map_err(|_| Corrupt::Stream)?;
+        // From the entry as well as from the head: a publisher may have died between the two.
+        let head = geometry.number(region.head().load(Acquire)); // [stream position]
+        let newest = head.max(number + ahead);
+        let resume = newest.saturating_sub(u64::from(geometry.blocks) / 2) * geometry.block_len;
+        if resume <= self.sequence {
+            return Err(Corrupt::Stream);
+        }
+        self.miss(resume - self.sequence);
+        self.block_end = self.sequence;
+        Ok(Entered::Lapped)
+    }
+}
+
+/// The sequence that `start` means now.
+fn first(region: &Region, start: Start) -> u64 {
+    let geometry = region.geometry();
+    let head = region.head().load(Acquire); // [stream position]
+    let number = geometry.number(head);
+    let blocks = u64::from(geometry.blocks);
+    let oldest = match number.checked_sub(blocks) {
+        // The block of the head is not open yet, so that the one before all others is still there.
+        Some(oldest) if table::age(region.table(oldest).load(Acquire), oldest).is_eq() => oldest, // [table]
+        _ => (number + 1).saturating_sub(blocks),
+    } * geometry.block_len;
+    match start {
+        Start::Newest => head,
+        Start::Oldest => oldest,
+        Start::Back(count) => head.saturating_sub(count).max(oldest),
+    }
+}

@@ -1,0 +1,159 @@
+//! A received message: borrowed for a moment, or held.
+#![allow(unsafe_code)] // a held message is read through a pointer that its hold keeps valid
+
+use std::ops::Deref;
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+use crate::payload::Payload;
+use crate::ring::SlotAt;
+use crate::subscriber::Seat;
+
+/// A message in shared memory, until the next call on its [`Subscriber`](crate::Subscriber). Costs nothing to have and nothing to drop.
+pub struct Sample<'a, T: Payload + ?Sized> {
+    seat: &'a Arc<Seat>,
+    message: &'a T,
+    at: SlotAt,
+    sequence: u64,
+    missed_before: u64,
+    timestamp_ns: Option<u64>,
+}
+
+/// A sample cannot be held: the topic's `hold_blocks`, or the 64 hold cells of this subscriber, are used up. Here it is again.
+#[derive(thiserror::Error)]
+#[error("the topic's budget of held blocks is used up")]
+pub struct HoldBudget<'a, T: Payload + ?Sized>(pub Sample<'a, T>);
+
+impl<'a, T: Payload + ?Sized> Sample<'a, T> {
+    pub(crate) fn new(
+        seat: &'a Arc<Seat>,
+        message: &'a T,
+        at: SlotAt,
+        sequence: u64,
+        missed_before: u64,
+        timestamp_ns: Option<u64>,
+    ) -> Self {
+        Sample { seat, message, at, sequence, missed_before, timestamp_ns }
+    }
+
+    /// Its place in the stream.
+    pub fn sequence(&self) -> u64 {
+        self.sequence
+    }
+
+    /// How many sequences this subscriber missed just before this one: exactly, and each only once.
+    pub fn missed_before(&self) -> u64 {
+        self.missed_before
+    }
+
+    /// When it was committed, in nanoseconds of `CLOCK_MONOTONIC`, where the topic carries the time.
+    pub fn timestamp_ns(&self) -> Option<u64> {
+        self.timestamp_ns
+    }
+
+    /// Keeps the message as it is for as long as the result lives, wherever the stream goes meanwhile.
+    ///
+    /// Publishers do not wait for it: the topic has spare blocks for `hold_blocks` held blocks, and samples of one block that one
+    /// subscriber holds count once. Costs a fence and a look at every participant.
+    ///
+    /// # Errors
+    /// [`HoldBudget`] gives the sample back, where the budget is used up (of two that hold the last one at once, both may be
+    /// refused).
+    pub fn hold(self) -> Result<Held<T>, HoldBudget<'a, T>> {
+        let participant = &self.seat.participant;
+        // A forked child has nothing mapped: its parent's cells are not its own.
+        if participant.attachment.is_forked() {
+            return Err(HoldBudget(self));
+        }
+        let held = self.seat.holds.hold(&participant.region, participant.index, self.at.block);
+        let cell = match held {
+            Ok(cell) => cell,
+            // Perhaps the dead have it.
+            Err(_) if participant.attachment.sweep_subscribers() > 0 => {
+                match self.seat.holds.hold(&participant.region, participant.index, self.at.block) {
+                    Ok(cell) => cell,
+                    Err(_) => return Err(HoldBudget(self)),
+                }
+            }
+            Err(_) => return Err(HoldBudget(self)),
+        };
+        Ok(Held {
+            message: NonNull::from(self.message),
+            seat: Arc::clone(self.seat),
+            cell,
+            sequence: self.sequence,
+            timestamp_ns: self.timestamp_ns,
+        })
+    }
+}
+
+impl<T: Payload + ?Sized> Deref for Sample<'_, T> {
+    type Target = T;
+
+    #[inline]
+    fn deref(&self) -> &T {
+        self.message
+    }
+}
+
+impl<T: Payload + ?Sized> std::fmt::Debug for HoldBudget<'_, T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("HoldBudget").field(&self.0.sequence).finish()
+    }
+}
+
+/// A message kept where it is: owned, clonable, to be sent to other threads. It keeps the subscriber's entry and the mapping alive.
+///
+/// Forgotten, it costs its block of the budget until the process ends.
+pub struct Held<T: Payload + ?Sized> {
+    message: NonNull<T>,
+    seat: Arc<Seat>,
+    cell: usize,
+    sequence: u64,
+    timestamp_ns: Option<u64>,
+}
+
+// SAFETY: a `Held` gives shared access to a `T` that nobody writes while its block is held, and a `T` may be shared between
+// threads; the rest of it is `Send` and `Sync`.
+unsafe impl<T: Payload + ?Sized> Send for Held<T> {}
+// SAFETY: as above.
+unsafe impl<T: Payload + ?Sized> Sync for Held<T> {}
+
+impl<T: Payload + ?Sized> Held<T> {
+    /// Its place in the stream.
+    pub fn sequence(&self) -> u64 {
+        self.sequence
+    }
+
+    /// When it was committed, in nanoseconds of `CLOCK_MONOTONIC`, where the topic carries the time.
+    pub fn timestamp_ns(&self) -> Option<u64> {
+        self.timestamp_ns
+    }
+}
+
+impl<T: Payload + ?Sized> Deref for Held<T> {
+    type Target = T;
+
+    #[inline]
+    fn deref(&self) -> &T {
+        // SAFETY: the message was read in a pinned block that has been held since (`Holds::hold`), so it is not reused, and
+        // `seat` keeps it mapped.
+        unsafe { self.message.as_ref() }
+    }
+}
+
+impl<T: Payload + ?Sized> Clone for Held<T> {
+    fn clone(&self) -> Self {
+        self.seat.holds.share(self.cell);
+        Held { seat: Arc::clone(&self.seat), ..*self }
+    }
+}
+
+impl<T: Payload + ?Sized> Drop for Held<T> {
+    fn drop(&mut self) {
+        let participant = &self.seat.participant;
+        if !participant.attachment.is_forked() {
+            self.seat.holds.release(participant.region.entry(participant.index), self.cell);
+        }
+    }
+}

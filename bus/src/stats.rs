@@ -1,0 +1,139 @@
+//! What a topic is and who takes part in it, for people and tools. Reads; changes nothing.
+
+use crate::atomics::{Acquire, Relaxed};
+use crate::layout::PAYLOAD_BYTES;
+use crate::options::{Memory, Wake};
+use crate::participant::Attachment;
+use crate::registry::{Kind, State};
+
+/// A topic at one moment. The numbers are read one after the other while the topic is in use.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct TopicInfo {
+    /// Its name.
+    pub name: String,
+    /// Name of the message type, without path.
+    pub type_name: String,
+    /// Size of a message, or of the largest one, in bytes.
+    pub payload_size: u32,
+    /// Alignment of a message in bytes.
+    pub payload_align: u32,
+    /// Whether each message has a length of its own.
+    pub variable_len: bool,
+    /// Messages retained.
+    pub depth: u64,
+    /// Messages of one block, the unit of reuse.
+    pub block_len: u64,
+    /// Blocks retained.
+    pub blocks: u32,
+    /// Blocks beside them, for what is pinned or held.
+    pub spares: u32,
+    /// Bytes of one message with its header.
+    pub slot_size: u64,
+    /// Sequences published.
+    pub head: u64,
+    /// Subscribers at the same time.
+    pub subscribers_max: u32,
+    /// Blocks that may be held at the same time.
+    pub hold_blocks: u32,
+    /// Whether messages carry the time of their commit.
+    pub timestamp: bool,
+    /// How publishers and sleepers meet.
+    pub wake: Wake,
+    /// What it occupies.
+    pub memory: Memory,
+    /// Whether it was removed.
+    pub retired: bool,
+    /// When it was created, in nanoseconds since 1970.
+    pub created_ns: u64,
+    /// Who takes part, dead ones that nobody has noticed yet among them.
+    pub participants: Vec<ParticipantInfo>,
+}
+
+/// What a participant is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ParticipantKind {
+    /// Publishes.
+    Publisher,
+    /// Receives, and misses what it is too slow for.
+    Lossy,
+    /// Receives everything.
+    Reliable,
+}
+
+/// One participant of a topic.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct ParticipantInfo {
+    /// Number of its entry.
+    pub entry: u32,
+    /// What it is.
+    pub kind: ParticipantKind,
+    /// Its process, as it stated it itself, in its own pid namespace.
+    pub pid: u32,
+    /// Whether its process lives: whether the kernel still has its lease.
+    pub alive: bool,
+    /// Next sequence it publishes or, as of the beginning of its present block, receives.
+    pub position: u64,
+    /// Sequences behind the head, as of the beginning of its present block.
+    pub lag: u64,
+    /// Sequences missed since it subscribed, as of the beginning of its present block.
+    pub missed: u64,
+    /// Blocks in which it holds samples.
+    pub held_blocks: u32,
+    /// When it joined, in nanoseconds since 1970.
+    pub joined_ns: u64,
+}
+
+impl TopicInfo {
+    pub(crate) fn of(attachment: &Attachment) -> TopicInfo {
+        let region = &*attachment.region;
+        let geometry = region.geometry();
+        let description = &attachment.description;
+        let head = region.head().load(Acquire); // [stream position]
+        let participant = |index: crate::region::EntryIndex| {
+            let entry = region.entry(index);
+            let kind = match State::of(entry.state.load(Acquire)).kind {
+                Kind::Publisher => ParticipantKind::Publisher,
+                Kind::Lossy => ParticipantKind::Lossy,
+                Kind::Reliable => ParticipantKind::Reliable,
+                Kind::Free | Kind::Joining | Kind::Dead => return None, // [entry]
+            };
+            let publishes = kind == ParticipantKind::Publisher;
+            let position = if publishes { head } else { entry.position.load(Relaxed) };
+            Some(ParticipantInfo {
+                entry: index.0,
+                kind,
+                pid: entry.pid.load(Relaxed),
+                alive: attachment.is_held(index).unwrap_or(true),
+                position,
+                lag: head.saturating_sub(position),
+                missed: entry.missed.load(Relaxed),
+                held_blocks: entry.held.load(Relaxed).count_ones(),
+                joined_ns: entry.joined_ns.load(Relaxed),
+            })
+        };
+        TopicInfo {
+            name: attachment.name.clone(),
+            type_name: description.type_name.clone(),
+            payload_size: geometry.payload_max,
+            payload_align: description.payload_align,
+            variable_len: description.payload_kind == PAYLOAD_BYTES,
+            depth: geometry.depth(),
+            block_len: geometry.block_len,
+            blocks: geometry.blocks,
+            spares: geometry.spares,
+            slot_size: geometry.slot_size,
+            head,
+            subscribers_max: geometry.subscribers_max,
+            hold_blocks: geometry.hold_blocks,
+            timestamp: geometry.timestamp,
+            wake: description.wake,
+            memory: Memory::of(geometry),
+            retired: region.control().notices.0.retired.load(Acquire) != 0, // [notice]
+            created_ns: description.created_ns,
+            participants: region.entries().filter_map(participant).collect(),
+        }
+    }
+}

@@ -1,0 +1,239 @@
+//! Receiving: look, spin, yield, sleep.
+#![allow(unsafe_code)] // reads the slot whose stamp was seen, in the block that the reader pins
+
+use std::marker::PhantomData;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use shmbus_sys::clock;
+
+use crate::atomics::{Acquire, Relaxed};
+use crate::bell::{Meet, SLEEP_MAX_NS};
+use crate::error::ReceiveError;
+use crate::options::Wake;
+use crate::participant::Participant;
+use crate::payload::{self, Payload};
+use crate::ring::SlotAt;
+use crate::ring::hold::Holds;
+use crate::ring::reader::{Next, Reader};
+use crate::sample::Sample;
+use crate::wait::Patience;
+
+/// What publishers owe a subscriber that does not keep up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Delivery {
+    /// Nothing: they never wait for it, and it learns exactly how many messages it missed.
+    Lossy,
+    /// To wait for it, once it is a whole ring behind: it misses nothing. If it dies, the kernel says so, and they go on.
+    Reliable,
+}
+
+/// The entry of a subscriber and what it holds; shared with its held samples, which outlive it.
+pub(crate) struct Seat {
+    pub(crate) participant: Participant,
+    pub(crate) holds: Holds,
+}
+
+/// A reader of a topic with a position of its own.
+///
+/// Receiving is one load for each message, and once per block a pin and a fence. A received [`Sample`] is the message itself, in shared
+/// memory; nobody overwrites it until the next call on this subscriber, and never while it is [held](Sample::hold).
+pub struct Subscriber<T: Payload + ?Sized> {
+    seat: Arc<Seat>,
+    reader: Reader,
+    delivery: Delivery,
+    payload: PhantomData<fn() -> *const T>,
+}
+
+impl<T: Payload + ?Sized> Subscriber<T> {
+    pub(crate) fn new(participant: Participant, reader: Reader, delivery: Delivery) -> Self {
+        let seat = Arc::new(Seat { participant, holds: Holds::none() });
+        Subscriber { seat, reader, delivery, payload: PhantomData }
+    }
+
+    /// How it was made.
+    pub fn delivery(&self) -> Delivery {
+        self.delivery
+    }
+
+    /// The next sequence to be received.
+    pub fn position(&self) -> u64 {
+        self.reader.position()
+    }
+
+    /// How many sequences it is behind the newest message.
+    ///
+    /// In a forked child 0.
+    pub fn lag(&self) -> u64 {
+        let Participant { attachment, region, .. } = &self.seat.participant;
+        if attachment.is_forked() {
+            return 0;
+        }
+        let head = region.head().load(Acquire); // [stream position]
+        head.saturating_sub(self.reader.position())
+    }
+
+    /// How many sequences it has missed since it subscribed.
+    pub fn missed(&self) -> u64 {
+        self.reader.missed()
+    }
+
+    /// The next message, if it is there. Never waits.
+    ///
+    /// # Errors
+    /// [`ReceiveError::Retired`] when the topic was removed and everything in it has been received; see [`ReceiveError`].
+    #[inline]
+    pub fn try_receive(&mut self) -> Result<Option<Sample<'_, T>>, ReceiveError> {
+        match self.poll()? {
+            Some((at, sequence)) => self.sample(at, sequence).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// The next message. Waits for it: spins and yields for a moment, then sleeps.
+    ///
+    /// # Errors
+    /// As [`Subscriber::try_receive`].
+    #[inline]
+    pub fn receive(&mut self) -> Result<Sample<'_, T>, ReceiveError> {
+        loop {
+            if let Some((at, sequence)) = self.wait(u64::MAX)? {
+                return self.sample(at, sequence);
+            }
+        }
+    }
+
+    /// The next message, or `None` when `timeout` has passed without one.
+    ///
+    /// # Errors
+    /// As [`Subscriber::try_receive`].
+    pub fn receive_timeout(
+        &mut self,
+        timeout: Duration,
+    ) -> Result<Option<Sample<'_, T>>, ReceiveError> {
+        match self.wait(crate::wait::deadline_ns(timeout))? {
+            Some((at, sequence)) => self.sample(at, sequence).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// The next message, or `None` when there is none by `deadline`.
+    ///
+    /// # Errors
+    /// As [`Subscriber::try_receive`].
+    pub fn receive_deadline(
+        &mut self,
+        deadline: Instant,
+    ) -> Result<Option<Sample<'_, T>>, ReceiveError> {
+        self.receive_timeout(deadline.saturating_duration_since(Instant::now()))
+    }
+
+    /// The newest message, if there is one that was not received yet. Those before it are skipped, and counted as missed. Never
+    /// waits.
+    ///
+    /// # Errors
+    /// As [`Subscriber::try_receive`].
+    pub fn receive_latest(&mut self) -> Result<Option<Sample<'_, T>>, ReceiveError> {
+        if self.seat.participant.attachment.is_forked() {
+            return Err(ReceiveError::Forked);
+        }
+        self.reader.skip_to_newest(&self.seat.participant.region);
+        self.try_receive()
+    }
+
+    /// Looks once. Goes past the message that it returns.
+    #[inline]
+    fn poll(&mut self) -> Result<Option<(SlotAt, u64)>, ReceiveError> {
+        if self.seat.participant.attachment.is_forked() {
+            return Err(ReceiveError::Forked);
+        }
+        match self.reader.next(&self.seat.participant.region)? {
+            Next::Message(at, sequence) => Ok(Some((at, sequence))),
+            Next::Empty => self.nothing(),
+            Next::Again => self.poll_again(),
+        }
+    }
+
+    /// After a lap, or an abandoned sequence: a few more looks, not as many as a fast publisher could cause.
+    #[cold]
+    fn poll_again(&mut self) -> Result<Option<(SlotAt, u64)>, ReceiveError> {
+        const LOOKS: u32 = 8;
+        for _ in 0..LOOKS {
+            match self.reader.next(&self.seat.participant.region)? {
+                Next::Message(at, sequence) => return Ok(Some((at, sequence))),
+                Next::Empty => return self.nothing(),
+                Next::Again => {}
+            }
+        }
+        Ok(None)
+    }
+
+    /// Nothing is there: because nothing comes any more?
+    #[inline]
+    fn nothing(&mut self) -> Result<Option<(SlotAt, u64)>, ReceiveError> {
+        let region = &self.seat.participant.region;
+        if region.control().notices.0.retired.load(Acquire) == 0 {
+            return Ok(None); // [notice]
+        }
+        match self.reader.next(region)? {
+            Next::Message(at, sequence) => Ok(Some((at, sequence))),
+            Next::Again => Ok(None),
+            Next::Empty => Err(ReceiveError::Retired),
+        }
+    }
+
+    /// Looks until something is there or `deadline_ns` has come.
+    fn wait(&mut self, deadline_ns: u64) -> Result<Option<(SlotAt, u64)>, ReceiveError> {
+        let mut patience = Patience::new();
+        loop {
+            if let Some(found) = self.poll()? {
+                return Ok(Some(found));
+            }
+            if patience.is_left() {
+                continue;
+            }
+            let now_ns = clock::monotonic_ns();
+            if now_ns >= deadline_ns {
+                return Ok(None);
+            }
+            self.sleep(deadline_ns.min(now_ns + SLEEP_MAX_NS));
+        }
+    }
+
+    /// Sleeps until a publisher rings, or until `deadline_ns`.
+    #[cold]
+    fn sleep(&mut self, deadline_ns: u64) {
+        let Participant { attachment, region, index, .. } = &self.seat.participant;
+        let meet = match attachment.description.wake {
+            Wake::Never => return std::thread::yield_now(),
+            Wake::Fence => Meet::Fence,
+            Wake::Auto | Wake::Membarrier => Meet::Membarrier,
+        };
+        let control = region.control();
+        let reader = &mut self.reader;
+        control.subscribers_bell.0.sleep(region.bit(*index), meet, deadline_ns, || {
+            !matches!(reader.look(region), Ok(Next::Empty))
+                || control.notices.0.retired.load(Acquire) != 0 // [notice]
+        });
+    }
+
+    /// The message in a slot that [`Subscriber::poll`] has found.
+    #[inline]
+    fn sample(&mut self, at: SlotAt, sequence: u64) -> Result<Sample<'_, T>, ReceiveError> {
+        let region = &self.seat.participant.region;
+        let slot = region.slot(at);
+        let len = slot.len.load(Relaxed); // stored before the stamp
+        let timestamp_ns = region.geometry().timestamp.then(|| slot.timestamp_ns.load(Relaxed));
+        // SAFETY: the reader has seen the stamp in this slot and pins its block until its next call, which the sample's borrow
+        // of `self` rules out.
+        let message = unsafe { payload::read(region, at, len) }?;
+        let missed_before = self.reader.take_missed_before();
+        Ok(Sample::new(&self.seat, message, at, sequence, missed_before, timestamp_ns))
+    }
+}
+
+impl<T: Payload + ?Sized> Drop for Subscriber<T> {
+    fn drop(&mut self) {
+        self.seat.participant.stop_receiving();
+    }
+}

@@ -1,0 +1,381 @@
+//! A topic: created, opened, described, removed.
+
+use std::io;
+use std::marker::PhantomData;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+use shmbus_sys::{clock, membarrier, shm};
+
+use crate::atomics::{Acquire, Relaxed, Release};
+use crate::bell::Barrier;
+use crate::directory::{self, DATA, Directory, Draft, TOPIC, TopicName};
+use crate::error::{AttachError, CreateError, OpenError, RemoveError};
+use crate::header;
+use crate::layout::{CONTROL_OFFSET, TABLE_OFFSET};
+use crate::options::{TopicOptions, Wake};
+use crate::participant::{Attachment, refused};
+use crate::payload::Payload;
+use crate::publisher::Publisher;
+use crate::registry::{self, Kind};
+use crate::ring::exclusive::ExclusiveRing;
+use crate::ring::reader::{Reader, Start};
+use crate::ring::{Geometry, table};
+use crate::stats::TopicInfo;
+use crate::subscriber::{Delivery, Subscriber};
+
+/// How often creating or opening begins again because the topic appeared or vanished meanwhile.
+const TRIES: u32 = 100;
+
+/// A named stream of messages of type `T` in shared memory; the place from which publishers and subscribers are made.
+///
+/// A topic is two files below a [`Directory`]. It exists, with the last messages in it, until it is [removed](Directory::remove): processes
+/// come and go. A `Topic` value holds a mapping and two descriptors; clones share them. It takes no part in the stream itself.
+///
+/// # Trust
+/// Whoever may write a topic's files (see [`TopicOptions::mode`]) is trusted to follow the protocol, as it is trusted not to
+/// write into this process's memory in other ways. On that ground opening a topic is a safe operation. A *corrupt* topic is
+/// met with typed errors all the same: never with a panic, a hang, or an access outside the mapping.
+pub struct Topic<T: Payload + ?Sized> {
+    pub(crate) attachment: Arc<Attachment>,
+    payload: PhantomData<fn(&T) -> &T>,
+}
+
+impl<T: Payload + ?Sized> Clone for Topic<T> {
+    fn clone(&self) -> Self {
+        Topic { attachment: Arc::clone(&self.attachment), payload: PhantomData }
+    }
+}
+
+impl<T: Payload + ?Sized> Topic<T> {
+    /// Creates topic `name` in [`Directory::from_env`].
+    ///
+    /// All its memory is allocated now, so that a full file system is an error here and never a SIGBUS later. A process killed
+    /// in here leaves nothing that the next create does not remove.
+    ///
+    /// # Errors
+    /// See [`CreateError`]; [`CreateError::Exists`] where there is a topic of that name.
+    pub fn create(name: &str, options: &TopicOptions) -> Result<Self, CreateError> {
+        Self::create_in(&Directory::from_env()?, name, options)
+    }
+
+    /// Opens topic `name` in [`Directory::from_env`].
+    ///
+    /// # Errors
+    /// See [`OpenError`]; [`OpenError::NotFound`] where there is none.
+    pub fn open(name: &str) -> Result<Self, OpenError> {
+        Self::open_in(&Directory::from_env()?, name)
+    }
+
+    /// Opens topic `name` in [`Directory::from_env`], or creates it.
+    ///
+    /// Type and `max_len` of an existing topic must be those asked for. Depth, limits and mode are its creator's; [`Topic::info`] tells
+    /// them.
+    ///
+    /// # Errors
+    /// See [`CreateError`]; [`CreateError::Open`] where it exists and cannot be opened.
+    pub fn open_or_create(name: &str, options: &TopicOptions) -> Result<Self, CreateError> {
+        Self::open_or_create_in(&Directory::from_env()?, name, options)
+    }
+
+    /// [`Topic::create`] in a directory of choice.
+    ///
+    /// # Errors
+    /// As [`Topic::create`].
+    pub fn create_in(
+        directory: &Directory,
+        name: &str,
+        options: &TopicOptions,
+    ) -> Result<Self, CreateError> {
+        let name = TopicName::new(name)?;
+        let geometry = options.geometry::<T>()?;
+        let root = directory.open()?;
+        let failed =
+            |source| CreateError::Io { name: name.as_str().into(), action: "create it", source };
+        for attempt in 1.. {
+            match build::<T>(root.as_fd(), &name, options, &geometry, attempt == 1) {
+                Ok(directory) => {
+                    let attachment = Attachment::open(name.as_str(), directory);
+                    return Self::attached(
+                        attachment.map_err(CreateError::Open)?,
+                        options.prefault,
+                    );
+                }
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                    return Err(CreateError::Exists { name: name.as_str().to_owned() });
+                }
+                // A remover pruned the directory above, or somebody took the draft for a leftover.
+                Err(error) if error.kind() == io::ErrorKind::NotFound && attempt < TRIES => {}
+                Err(error) if error.kind() == io::ErrorKind::StorageFull => {
+                    let available = shm::filesystem(root.as_fd()).map_err(failed)?.available_bytes;
+                    return Err(CreateError::NoSpace {
+                        name: name.as_str().to_owned(),
+                        needed: geometry.data_len() + geometry.control_len(),
+                        available,
+                        path: directory.path().to_path_buf(),
+                    });
+                }
+                Err(error) => return Err(failed(error)),
+            }
+        }
+        Err(failed(io::ErrorKind::NotFound.into()))
+    }
+
+    /// [`Topic::open`] in a directory of choice.
+    ///
+    /// # Errors
+    /// As [`Topic::open`].
+    pub fn open_in(directory: &Directory, name: &str) -> Result<Self, OpenError> {
+        let attachment = open(directory, name)?;
+        header::check_type::<T>(name, attachment.region.geometry(), &attachment.description)?;
+        Ok(Topic { attachment: Arc::new(attachment), payload: PhantomData })
+    }
+
+    /// [`Topic::open_or_create`] in a directory of choice.
+    ///
+    /// # Errors
+    /// As [`Topic::open_or_create`].
+    pub fn open_or_create_in(
+        directory: &Directory,
+        name: &str,
+        options: &TopicOptions,
+    ) -> Result<Self, CreateError> {
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            match Self::open_in(directory, name) {
+                Ok(topic) => {
+                    let (found, expected) =
+                        (topic.attachment.region.geometry().payload_max, options.max_len);
+                    if T::SIZE.is_none() && found != expected {
+                        let name = name.to_owned();
+                        let option = "max_len";
+                        let (found, expected) = (found.into(), expected.into());
+                        return Err(CreateError::Open(OpenError::Option {
+                            name,
+                            option,
+                            found,
+                            expected,
+                        }));
+                    }
+                    let attachment = Arc::try_unwrap(topic.attachment);
+                    return match attachment {
+                        Ok(attachment) => Self::attached(attachment, options.prefault),
+                        Err(attachment) => Ok(Topic { attachment, payload: PhantomData }),
+                    };
+                }
+                Err(OpenError::NotFound { .. } | OpenError::Retired { .. }) if tries < TRIES => {}
+                Err(error) => return Err(CreateError::Open(error)),
+            }
+            match Self::create_in(directory, name, options) {
+                Err(CreateError::Exists { .. }) if tries < TRIES => {}
+                other => return other,
+            }
+        }
+    }
+
+    fn attached(mut attachment: Attachment, prefault: bool) -> Result<Self, CreateError> {
+        attachment.prefault = prefault;
+        if prefault {
+            let name = attachment.name.clone();
+            let populated = attachment.region.prefault();
+            populated.map_err(|source| CreateError::Io {
+                name,
+                action: "map all its pages",
+                source,
+            })?;
+        }
+        Ok(Topic { attachment: Arc::new(attachment), payload: PhantomData })
+    }
+
+    /// Becomes the publisher. The topic has one at a time: after the death of the last one, wherever it was killed, this takes over
+    /// from where it stopped.
+    ///
+    /// Cost: maps the topic for writing (a few system calls) and reads the block table.
+    ///
+    /// # Errors
+    /// [`AttachError::PublisherAlive`] while a living process, stopped or not, is the publisher.
+    pub fn publisher(&self) -> Result<Publisher<T>, AttachError> {
+        let attachment = &self.attachment;
+        if attachment.is_forked() {
+            return Err(AttachError::Forked);
+        }
+        self.check_retired()?;
+        let region = Arc::new(attachment.writable_region()?);
+        if attachment.prefault {
+            let name = || attachment.name.clone();
+            region.prefault().map_err(|source| refused(&name(), "map all its pages", source))?;
+        }
+        let barrier = match attachment.description.wake {
+            Wake::Never => Barrier::Nobody,
+            Wake::Fence => Barrier::Fence,
+            Wake::Membarrier => match membarrier::register_global_expedited() {
+                Ok(()) => Barrier::Membarrier,
+                Err(source) => return Err(AttachError::Membarrier { source }),
+            },
+            Wake::Auto => match membarrier::register_global_expedited() {
+                Ok(()) => Barrier::Membarrier,
+                Err(_) => Barrier::Fence,
+            },
+        };
+        let participant = attachment.occupy(&region, region.publishers())?.ok_or_else(|| {
+            let owner = region.publishers().next().map(|index| region.entry(index));
+            AttachError::PublisherAlive { pid: owner.map_or(0, |entry| entry.pid.load(Relaxed)) }
+        })?;
+        let ring = ExclusiveRing::take_over(&region)?;
+        registry::activate(&region, participant.index, participant.generation, Kind::Publisher);
+        region.control().subscribers_bell.0.ring(Barrier::Fence); // what was found committed
+        Ok(Publisher::new(participant, ring, barrier))
+    }
+
+    /// Subscribes to what is published from now on.
+    ///
+    /// # Errors
+    /// [`AttachError::SubscribersFull`] where `subscribers_max` living ones are attached.
+    pub fn subscriber(&self, delivery: Delivery) -> Result<Subscriber<T>, AttachError> {
+        self.subscriber_from(delivery, Start::Newest)
+    }
+
+    /// Subscribes, beginning at `start`.
+    ///
+    /// # Errors
+    /// As [`Topic::subscriber`].
+    pub fn subscriber_from(
+        &self,
+        delivery: Delivery,
+        start: Start,
+    ) -> Result<Subscriber<T>, AttachError> {
+        let attachment = &self.attachment;
+        if attachment.is_forked() {
+            return Err(AttachError::Forked);
+        }
+        self.check_retired()?;
+        attachment.sweep_subscribers();
+        let region = &attachment.region;
+        let participant = attachment.occupy(region, region.subscribers())?;
+        let max = region.geometry().subscribers_max;
+        let participant = participant.ok_or(AttachError::SubscribersFull { max })?;
+        let (index, generation) = (participant.index, participant.generation);
+        let reader = match delivery {
+            Delivery::Lossy => Reader::attach_lossy(region, index, generation, start),
+            Delivery::Reliable => Reader::attach_reliable(region, index, generation, start),
+        };
+        Ok(Subscriber::new(participant, reader?, delivery))
+    }
+
+    /// What the topic is, and who takes part in it, now.
+    pub fn info(&self) -> TopicInfo {
+        TopicInfo::of(&self.attachment)
+    }
+
+    fn check_retired(&self) -> Result<(), AttachError> {
+        match self.attachment.region.control().notices.0.retired.load(Acquire) {
+            0 => Ok(()),
+            _ => Err(AttachError::Retired), // [notice]
+        }
+    }
+}
+
+impl Directory {
+    /// What topic `name` is and who takes part in it, whatever its type.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub fn inspect(&self, name: &str) -> Result<TopicInfo, OpenError> {
+        Ok(TopicInfo::of(&open(self, name)?))
+    }
+
+    /// Removes topic `name`: its name and, when the last process has left it, its memory. Everybody attached is told (`Retired`), after
+    /// subscribers have received what is there.
+    ///
+    /// # Errors
+    /// [`RemoveError::InUse`] where living processes take part and `force` is not set.
+    pub fn remove(&self, name: &str, force: bool) -> Result<(), RemoveError> {
+        let topic = TopicName::new(name).map_err(OpenError::Name)?;
+        let failed = |action| move |source| refused(name, action, source);
+        let root = self.open().map_err(OpenError::Directory)?;
+        let parent = topic.open_in(root.as_fd()).map_err(failed("open its directory"))?;
+        match open(self, name) {
+            Ok(attachment) => {
+                let info = TopicInfo::of(&attachment);
+                let participants = info.participants.iter().filter(|other| other.alive).count();
+                if participants > 0 && !force {
+                    return Err(RemoveError::InUse { name: name.to_owned(), participants });
+                }
+                let control = attachment.region.control();
+                control.notices.0.retired.store(1, Release); // [notice]
+                control.subscribers_bell.0.ring(Barrier::Fence);
+                control.publishers_bell.0.ring(Barrier::Fence);
+            }
+            // A topic whose remover was killed between its notice and its name.
+            Err(OpenError::Retired { .. }) => {}
+            Err(error @ OpenError::NotFound { .. }) => return Err(error.into()),
+            Err(error) if !force => return Err(error.into()),
+            Err(_) => {} // corrupt or foreign, and the caller wants it gone
+        }
+        directory::remove_topic(parent.as_fd()).map_err(failed("remove it"))?;
+        let _ = directory::remove_leftovers(parent.as_fd());
+        drop(parent);
+        topic.prune(root.as_fd());
+        Ok(())
+    }
+}
+
+/// Opens a topic of any type.
+fn open(directory: &Directory, name: &str) -> Result<Attachment, OpenError> {
+    let topic = TopicName::new(name)?;
+    let root = directory.open()?;
+    let directory = topic
+        .open_in(root.as_fd())
+        .and_then(|parent| shm::open_directory_at(parent.as_fd(), TOPIC))
+        .map_err(|source| refused(name, "open its directory", source))?;
+    Attachment::open(name, directory)
+}
+
+/// Builds a topic aside and publishes it. The directory that has become the topic's.
+fn build<T: Payload + ?Sized>(
+    root: BorrowedFd<'_>,
+    name: &TopicName,
+    options: &TopicOptions,
+    geometry: &Geometry,
+    first_attempt: bool,
+) -> io::Result<OwnedFd> {
+    let parent = name.make_in(root, options.mode)?;
+    if first_attempt {
+        directory::remove_leftovers(parent.as_fd())?;
+    }
+    if shm::open_directory_at(parent.as_fd(), TOPIC).is_ok() {
+        return Err(io::ErrorKind::AlreadyExists.into());
+    }
+    let built = fill::<T>(parent.as_fd(), options, geometry);
+    if built.is_err() {
+        name.prune(root);
+    }
+    built
+}
+
+fn fill<T: Payload + ?Sized>(
+    parent: BorrowedFd<'_>,
+    options: &TopicOptions,
+    geometry: &Geometry,
+) -> io::Result<OwnedFd> {
+    let needed = geometry.data_len() + geometry.control_len();
+    if shm::filesystem(parent)?.available_bytes < needed {
+        return Err(io::ErrorKind::StorageFull.into());
+    }
+    let (draft, ctl) = Draft::begin(parent, options.mode)?;
+    let instance = directory::random();
+    let (header, control) = header::write::<T>(geometry, options, instance, clock::realtime_ns());
+    shm::allocate(ctl.as_fd(), geometry.control_len())?;
+    shm::write_all_at(ctl.as_fd(), bytemuck::bytes_of(&control), 0)?;
+    debug_assert!(size_of_val(&control) as u64 <= CONTROL_OFFSET);
+    let data = shm::create_at(draft.directory(), DATA, options.mode)?;
+    shm::allocate(data.as_fd(), geometry.data_len())?;
+    shm::write_all_at(data.as_fd(), bytemuck::bytes_of(&header), 0)?;
+    let blocks = u64::from(geometry.blocks);
+    let table: Vec<u64> = (0..blocks).map(|index| table::initial(index, blocks)).collect();
+    shm::write_all_at(data.as_fd(), bytemuck::cast_slice(&table), TABLE_OFFSET)?;
+    let directory = draft.directory().try_clone_to_owned()?;
+    draft.publish()?;
+    Ok(directory)
+}

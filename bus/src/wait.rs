@@ -1,0 +1,45 @@
+//! Before sleeping: spin, then yield, by how many cores there are.
+
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use crossbeam_utils::Backoff;
+use shmbus_sys::{clock, process};
+
+/// What is left of the patience of one wait: looks that are worth more than a system call.
+///
+/// Spinning pays where whoever is waited for runs at the same time. With one or two cores it may be waiting for this very core, so that
+/// the only thing to do is to yield it.
+pub(crate) struct Patience {
+    backoff: Backoff,
+    yields: u32,
+    spin: bool,
+}
+
+impl Patience {
+    pub(crate) fn new() -> Patience {
+        static CORES: OnceLock<usize> = OnceLock::new();
+        let spin = *CORES.get_or_init(process::cores) > 2;
+        Patience { backoff: Backoff::new(), yields: 2, spin }
+    }
+
+    /// Spends some of it: spins or yields, and says true; or says false, when it is time to sleep.
+    pub(crate) fn is_left(&mut self) -> bool {
+        if self.spin && !self.backoff.is_completed() {
+            self.backoff.snooze();
+            true
+        } else if self.yields > 0 {
+            self.yields -= 1;
+            std::thread::yield_now();
+            true
+        } else {
+            false
+        }
+    }
+}
+
+/// The monotonic time after `timeout`; the end of time where that is too long to count.
+pub(crate) fn deadline_ns(timeout: Duration) -> u64 {
+    let timeout = u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX);
+    clock::monotonic_ns().saturating_add(timeout)
+}

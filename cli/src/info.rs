@@ -1,0 +1,191 @@
+//! `shmbus info`: one topic, and who takes part in it.
+
+use std::io::{self, Write};
+
+use anyhow::Result;
+use serde::Serialize;
+use shmbus::{Directory, ParticipantInfo, ParticipantKind, TopicInfo, Wake};
+
+use crate::text;
+
+const EXAMPLES: &str = "\
+Examples:
+  shmbus info stats/vm
+  shmbus info stats/vm --json | jq '.participants[] | select(.alive | not)'
+
+Participants show their position once per block, so that BEHIND and MISSED may be some messages old. PID is what the
+process itself stated, in its own pid namespace; ALIVE is what the kernel says.";
+
+/// Show a topic: its options, its memory, and who takes part in it
+#[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Arguments {
+    /// Name of the topic, such as stats/vm
+    topic: String,
+    /// As a JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// A topic, for programs. Sizes in bytes, times in nanoseconds since 1970.
+#[derive(Serialize)]
+struct Description<'a> {
+    name: &'a str,
+    #[serde(rename = "type")]
+    type_name: &'a str,
+    message_size: u32,
+    message_align: u32,
+    variable_length: bool,
+    depth: u64,
+    block_len: u64,
+    blocks: u32,
+    spare_blocks: u32,
+    slot_size: u64,
+    published: u64,
+    subscribers_max: u32,
+    hold_blocks: u32,
+    timestamp: bool,
+    wake: &'static str,
+    created_ns: u64,
+    retired: bool,
+    memory: Memory,
+    participants: Vec<Participant>,
+}
+
+#[derive(Serialize)]
+struct Memory {
+    live: u64,
+    spare: u64,
+    table: u64,
+    control: u64,
+    total: u64,
+}
+
+#[derive(Serialize)]
+struct Participant {
+    entry: u32,
+    kind: &'static str,
+    pid: u32,
+    alive: bool,
+    position: u64,
+    lag: u64,
+    missed: u64,
+    held_blocks: u32,
+    joined_ns: u64,
+}
+
+impl<'a> Description<'a> {
+    fn of(info: &'a TopicInfo) -> Description<'a> {
+        let shmbus::Memory { live, spare, table, control } = info.memory;
+        Description {
+            name: &info.name,
+            type_name: &info.type_name,
+            message_size: info.payload_size,
+            message_align: info.payload_align,
+            variable_length: info.variable_len,
+            depth: info.depth,
+            block_len: info.block_len,
+            blocks: info.blocks,
+            spare_blocks: info.spares,
+            slot_size: info.slot_size,
+            published: info.head,
+            subscribers_max: info.subscribers_max,
+            hold_blocks: info.hold_blocks,
+            timestamp: info.timestamp,
+            wake: match info.wake {
+                Wake::Auto => "auto",
+                Wake::Fence => "fence",
+                Wake::Membarrier => "membarrier",
+                Wake::Never => "never",
+            },
+            created_ns: info.created_ns,
+            retired: info.retired,
+            memory: Memory { live, spare, table, control, total: info.memory.total() },
+            participants: info.participants.iter().map(Participant::of).collect(),
+        }
+    }
+
+    fn text(&self, subscribers: usize) -> String {
+        let most = if self.variable_length { "up to " } else { "" };
+        let Memory { live, spare, table, control, total } = self.memory;
+        let [live, spare, table, control, total] =
+            [live, spare, table, control, total].map(text::size);
+        let timestamps = if self.timestamp { "the time of each commit" } else { "none" };
+        let (type_name, size, align) = (self.type_name, self.message_size, self.message_align);
+        let rows = [
+            ("topic", self.name.to_owned()),
+            ("messages", format!("{type_name}, {most}{size} bytes, aligned to {align}")),
+            ("published", self.published.to_string()),
+            ("depth", self.depth.to_string()),
+            ("blocks", format!("{} of {} messages", self.blocks, self.block_len)),
+            ("spare", format!("{} blocks, {} may be held", self.spare_blocks, self.hold_blocks)),
+            ("slot", format!("{} bytes", self.slot_size)),
+            ("subscribers", format!("{subscribers} of {}", self.subscribers_max)),
+            ("timestamps", timestamps.to_owned()),
+            ("wake", self.wake.to_owned()),
+            ("created", text::ago(self.created_ns)),
+            (
+                "memory",
+                format!("{total}: live {live}, spare {spare}, table {table}, control {control}"),
+            ),
+        ];
+        text::columns(2, &rows.map(|(name, value)| [name.to_owned(), value]))
+    }
+}
+
+impl Participant {
+    fn of(info: &ParticipantInfo) -> Participant {
+        Participant {
+            entry: info.entry,
+            kind: match info.kind {
+                ParticipantKind::Publisher => "publisher",
+                ParticipantKind::Lossy => "lossy",
+                ParticipantKind::Reliable => "reliable",
+                _ => "other",
+            },
+            pid: info.pid,
+            alive: info.alive,
+            position: info.position,
+            lag: info.lag,
+            missed: info.missed,
+            held_blocks: info.held_blocks,
+            joined_ns: info.joined_ns,
+        }
+    }
+
+    fn row(&self) -> [String; 9] {
+        [
+            self.kind.to_owned(),
+            if self.alive { "yes" } else { "no" }.to_owned(),
+            self.entry.to_string(),
+            self.pid.to_string(),
+            self.position.to_string(),
+            self.lag.to_string(),
+            self.missed.to_string(),
+            self.held_blocks.to_string(),
+            text::ago(self.joined_ns),
+        ]
+    }
+}
+
+pub(crate) fn run(directory: &Directory, arguments: &Arguments) -> Result<()> {
+    let info = directory.inspect(&arguments.topic)?;
+    let description = Description::of(&info);
+    let output = if arguments.json {
+        serde_json::to_string(&description)? + "\n"
+    } else {
+        let mut output = description.text(text::subscribers(&info));
+        if !description.participants.is_empty() {
+            let headings =
+                ["KIND", "ALIVE", "ENTRY", "PID", "POSITION", "BEHIND", "MISSED", "HELD", "JOINED"];
+            let mut rows = vec![headings.map(str::to_owned)];
+            rows.extend(description.participants.iter().map(Participant::row));
+            output.push('\n');
+            output += &text::columns(2, &rows);
+        }
+        output
+    };
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(output.as_bytes())?;
+    Ok(stdout.flush()?)
+}

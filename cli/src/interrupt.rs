@@ -1,0 +1,47 @@
+//! Ctrl-C, termination and hang-up as a flag: a command that leaves something behind asks it and cleans up.
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+
+/// Raised by SIGINT, SIGTERM and SIGHUP, from the moment it is made.
+#[derive(Clone, Debug)]
+pub(crate) struct Interrupt(Arc<AtomicBool>);
+
+impl Interrupt {
+    /// # Errors
+    /// Of sigaction(2).
+    pub(crate) fn install() -> io::Result<Interrupt> {
+        let raised = Arc::new(AtomicBool::new(false));
+        for signal in [SIGINT, SIGTERM, SIGHUP] {
+            signal_hook::flag::register(signal, Arc::clone(&raised))?;
+        }
+        Ok(Interrupt(raised))
+    }
+
+    /// # Errors
+    /// [`Interrupted`] once a signal came.
+    pub(crate) fn check(&self) -> Result<(), Interrupted> {
+        if self.0.load(Ordering::Relaxed) { Err(Interrupted) } else { Ok(()) }
+    }
+
+    /// Whether `signal` is one that raises the flag: a child in the same terminal dies of it a moment earlier.
+    pub(crate) fn is_cause(signal: i32) -> bool {
+        [SIGINT, SIGTERM, SIGHUP].contains(&signal)
+    }
+}
+
+/// The command ends because somebody asked it to. Exit code 130, no message.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Interrupted;
+
+impl fmt::Display for Interrupted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("interrupted")
+    }
+}
+
+impl std::error::Error for Interrupted {}

@@ -1,0 +1,116 @@
+//! `shmbus list`: every topic in one line.
+
+use std::io::{self, Write};
+
+use anyhow::{Result, bail};
+use serde::Serialize;
+use shmbus::{Directory, OpenError, ParticipantKind, TopicInfo};
+
+use crate::text;
+
+const EXAMPLES: &str = "\
+Examples:
+  shmbus list
+  shmbus list --json | jq -r 'select(.subscribers == 0).name'";
+
+/// List the topics
+#[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Arguments {
+    /// One JSON object per line
+    #[arg(long)]
+    json: bool,
+}
+
+/// A topic, for programs. Sizes in bytes.
+#[derive(Serialize)]
+struct Entry<'a> {
+    name: &'a str,
+    #[serde(rename = "type")]
+    type_name: &'a str,
+    message_size: u32,
+    variable_length: bool,
+    depth: u64,
+    published: u64,
+    publisher_alive: bool,
+    publisher_pid: Option<u32>,
+    subscribers: usize,
+    memory: u64,
+}
+
+impl<'a> Entry<'a> {
+    fn of(info: &'a TopicInfo) -> Entry<'a> {
+        let publishes = |kind| kind == ParticipantKind::Publisher;
+        let publisher = info.participants.iter().find(|one| one.alive && publishes(one.kind));
+        Entry {
+            name: &info.name,
+            type_name: &info.type_name,
+            message_size: info.payload_size,
+            variable_length: info.variable_len,
+            depth: info.depth,
+            published: info.head,
+            publisher_alive: publisher.is_some(),
+            publisher_pid: publisher.map(|one| one.pid),
+            subscribers: text::subscribers(info),
+            memory: info.memory.total(),
+        }
+    }
+
+    fn row(&self) -> [String; 8] {
+        let most = if self.variable_length { "<= " } else { "" };
+        [
+            self.name.to_owned(),
+            self.type_name.to_owned(),
+            format!("{most}{}", text::size(self.message_size.into())),
+            self.depth.to_string(),
+            self.published.to_string(),
+            self.publisher_pid.map_or("-".into(), |pid| pid.to_string()),
+            self.subscribers.to_string(),
+            text::size(self.memory),
+        ]
+    }
+}
+
+pub(crate) fn run(directory: &Directory, arguments: &Arguments) -> Result<()> {
+    let mut topics = Vec::new();
+    let mut unreadable = 0;
+    for name in directory.topics()? {
+        match directory.inspect(&name) {
+            Ok(info) => topics.push(info),
+            // Removed meanwhile.
+            Err(OpenError::NotFound { .. } | OpenError::Retired { .. }) => {}
+            Err(error) => {
+                unreadable += 1;
+                text::tell(&format!("{:#}", anyhow::Error::from(error)));
+            }
+        }
+    }
+    let mut output = String::new();
+    if arguments.json {
+        for info in &topics {
+            output += &serde_json::to_string(&Entry::of(info))?;
+            output.push('\n');
+        }
+    } else if !topics.is_empty() {
+        let headings = [
+            "TOPIC",
+            "TYPE",
+            "MESSAGE",
+            "DEPTH",
+            "PUBLISHED",
+            "PUBLISHER",
+            "SUBSCRIBERS",
+            "MEMORY",
+        ];
+        let mut rows = vec![headings.map(str::to_owned)];
+        rows.extend(topics.iter().map(|info| Entry::of(info).row()));
+        output = text::columns(2, &rows);
+    }
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(output.as_bytes())?;
+    stdout.flush()?;
+    match unreadable {
+        0 => Ok(()),
+        _ => bail!("{unreadable} of the topics cannot be read"),
+    }
+}

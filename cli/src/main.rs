@@ -1,0 +1,90 @@
+//! The program `shmbus`. Each command has a file; here are only the list of them and the exit codes:
+//! 0 done, 1 failed, 2 wrong usage, 130 interrupted. A reader that closes its end of a pipe is no failure.
+//! Results go to standard output, diagnostics to standard error.
+
+mod demo;
+mod echo;
+mod info;
+mod input;
+mod interrupt;
+mod list;
+mod publish;
+mod remove;
+mod text;
+
+use clap::{Parser, Subcommand};
+use shmbus::{Directory, DirectoryError};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+const EXAMPLES: &str = "\
+Examples:
+  vmstat 1 | shmbus pub stats/vm
+  shmbus echo stats/vm
+
+Exit status:
+  0    done; also when whoever read the output has closed it
+  1    failed
+  2    wrong usage
+  130  interrupted (Ctrl-C, termination, hang-up)";
+
+/// A zero-copy shared-memory message bus for Linux.
+#[derive(Parser)]
+#[command(name = "shmbus", version, max_term_width = 100, after_help = EXAMPLES)]
+struct Arguments {
+    /// Where topics live [default: $SHMBUS_DIR, else $XDG_RUNTIME_DIR/shmbus, else /dev/shm/shmbus-<uid>]
+    #[arg(long, global = true, value_name = "PATH")]
+    dir: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    #[command(name = "pub")]
+    Publish(publish::Arguments),
+    Echo(echo::Arguments),
+    List(list::Arguments),
+    Info(info::Arguments),
+    #[command(name = "rm")]
+    Remove(remove::Arguments),
+    Demo(demo::Arguments),
+    #[command(hide = true)]
+    DemoChild(demo::ChildArguments),
+}
+
+fn main() -> ExitCode {
+    let Arguments { dir, command } = Arguments::parse();
+    match run(command, dir.as_deref()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.is::<interrupt::Interrupted>() => ExitCode::from(130),
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            text::tell(&format!("{error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command, dir: Option<&Path>) -> anyhow::Result<()> {
+    match command {
+        Command::Publish(arguments) => publish::run(&directory(dir)?, &arguments),
+        Command::Echo(arguments) => echo::run(&directory(dir)?, &arguments),
+        Command::List(arguments) => list::run(&directory(dir)?, &arguments),
+        Command::Info(arguments) => info::run(&directory(dir)?, &arguments),
+        Command::Remove(arguments) => remove::run(&directory(dir)?, &arguments),
+        Command::Demo(_) if dir.is_some() => anyhow::bail!("demo takes $SHMBUS_DIR, not --dir"),
+        Command::Demo(arguments) => demo::run(&arguments),
+        Command::DemoChild(arguments) => demo::run_child(&arguments),
+    }
+}
+
+fn directory(path: Option<&Path>) -> Result<Directory, DirectoryError> {
+    path.map_or_else(Directory::from_env, Directory::at)
+}
+
+/// Whoever read our output has seen enough, as `head` does.
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe)
+}

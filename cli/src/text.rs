@@ -1,0 +1,83 @@
+//! What the commands say to people: diagnostics, sizes, ages, columns.
+
+use std::io::{self, Write};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use shmbus::{ParticipantKind, TopicInfo};
+
+/// A diagnostic on standard error. Where that is closed, nobody wants to know.
+pub(crate) fn tell(text: &str) {
+    let _ = writeln!(io::stderr(), "shmbus: {text}");
+}
+
+/// Bytes, in the largest unit of which there is one at least.
+pub(crate) fn size(bytes: u64) -> String {
+    const UNITS: [(u64, &str); 4] =
+        [(1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
+    match UNITS.into_iter().find(|(unit, _)| bytes >= *unit) {
+        None => format!("{bytes} B"),
+        Some((unit, name)) if bytes.is_multiple_of(unit) => format!("{} {name}", bytes / unit),
+        Some((unit, name)) => format!("{:.1} {name}", bytes as f64 / unit as f64),
+    }
+}
+
+/// How long ago a time is, in the largest unit of which there is one at least.
+pub(crate) fn ago(ns_since_1970: u64) -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let seconds = now.saturating_sub(Duration::from_nanos(ns_since_1970)).as_secs();
+    match seconds {
+        0..60 => format!("{seconds} s ago"),
+        60..3600 => format!("{} min ago", seconds / 60),
+        3600..86400 => format!("{} h ago", seconds / 3600),
+        _ => format!("{} d ago", seconds / 86400),
+    }
+}
+
+/// Living subscribers of a topic.
+pub(crate) fn subscribers(info: &TopicInfo) -> usize {
+    let is_subscriber = |kind| matches!(kind, ParticipantKind::Lossy | ParticipantKind::Reliable);
+    info.participants.iter().filter(|one| one.alive && is_subscriber(one.kind)).count()
+}
+
+/// Rows under headings, the first `left` columns set left, the others right.
+pub(crate) fn columns<const N: usize>(left: usize, rows: &[[String; N]]) -> String {
+    let width = |column: usize| {
+        rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default()
+    };
+    let mut text = String::new();
+    for row in rows {
+        let mut line = String::new();
+        for (column, cell) in row.iter().enumerate() {
+            let width = width(column);
+            let gap = if column == 0 { "" } else { "  " };
+            line += &match column < left {
+                true => format!("{gap}{cell:<width$}"),
+                false => format!("{gap}{cell:>width$}"),
+            };
+        }
+        text += line.trim_end();
+        text.push('\n');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_have_the_largest_unit_of_which_there_is_one() {
+        assert_eq!(
+            [0, 1023, 1024, 1536, 16 << 20].map(size),
+            ["0 B", "1023 B", "1 KiB", "1.5 KiB", "16 MiB"]
+        );
+        assert_eq!(size((1 << 30) + (1 << 29)), "1.5 GiB");
+    }
+
+    #[test]
+    fn columns_are_as_wide_as_their_widest_cell() {
+        let rows = [["topic", "type", "depth"], ["a/long/name", "b", "8"]];
+        let rows = rows.map(|row| row.map(str::to_owned));
+        assert_eq!(columns(2, &rows), "topic        type  depth\na/long/name  b         8\n");
+    }
+}
