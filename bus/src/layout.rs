@@ -280,3 +280,51 @@ const _: () = {
     assert!(core::mem::offset_of!(Entry, holds) == 256);
     assert!(align_of::<Entry>() == 128);
 };
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    /// `(struct, field, offset, length)` of every row `| field | offset | length | ...` below a heading that names a struct.
+    fn rows(document: &str) -> Vec<(String, String, usize, usize)> {
+        let mut owner = "";
+        let mut rows = Vec::new();
+        for line in document.lines() {
+            if let Some(heading) = line.strip_prefix('#') {
+                owner = heading.split('`').nth(1).unwrap_or("");
+                continue;
+            }
+            let cells: Vec<&str> = line.split('|').map(|cell| cell.trim().trim_matches('`')).collect();
+            if let ["", name, offset, len, ..] = cells[..]
+                && let (Ok(offset), Ok(len)) = (offset.parse(), len.parse())
+            {
+                rows.push((owner.to_owned(), name.to_owned(), offset, len));
+            }
+        }
+        rows
+    }
+
+    #[test]
+    fn the_document_of_the_format_has_every_field_where_it_is_and_no_other() {
+        let rows = rows(include_str!("../../docs/layout.md"));
+        let documented: BTreeSet<_> = rows.iter().cloned().collect();
+        assert_eq!(documented.len(), rows.len(), "a row stands twice in docs/layout.md");
+        let built: BTreeSet<_> = FIELDS
+            .iter()
+            .map(|field| (field.owner.to_owned(), field.name.to_owned(), field.offset, field.len))
+            .collect();
+        for field in FIELDS { eprintln!("{} {} {} {}", field.owner, field.name, field.offset, field.len); }
+        let missing: Vec<_> = built.difference(&documented).collect();
+        let wrong: Vec<_> = documented.difference(&built).collect();
+        assert!(missing.is_empty(), "not in docs/layout.md: {missing:?}");
+        assert!(wrong.is_empty(), "in docs/layout.md and not in FIELDS: {wrong:?}");
+    }
+
+    #[test]
+    fn the_document_of_the_format_states_this_version() {
+        let document = include_str!("../../docs/layout.md");
+        assert!(document.contains(&format!("version {VERSION}.")), "version {VERSION}");
+    }
+}

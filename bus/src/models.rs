@@ -17,7 +17,7 @@ use crate::registry::{self, Kind, State};
 use crate::ring::exclusive::{Blocked, ExclusiveRing};
 use crate::ring::hold::Holds;
 use crate::ring::reader::{Next, Reader, Start};
-use crate::ring::{Geometry, SlotAt};
+use crate::ring::{Block, Geometry, SlotAt};
 use crate::{atomics::*, recovery};
 
 /// `spares` is one more than the pins that can exist at once, as `Geometry::new` computes it.
@@ -51,7 +51,7 @@ fn publisher(region: &Region) -> ExclusiveRing {
 
 /// As `Publisher::publish`, without the bell.
 fn publish(ring: &mut ExclusiveRing, region: &Region) -> Result<u64, Blocked> {
-    let at = match ring.slot(region) {
+    let at = match ring.slot() {
         Some(at) => at,
         None => ring.open(region)?,
     };
@@ -65,6 +65,10 @@ fn publish(ring: &mut ExclusiveRing, region: &Region) -> Result<u64, Blocked> {
 fn payload(region: &Region, at: SlotAt) -> u64 {
     // SAFETY: loom checks that nobody writes the cell meanwhile.
     region.slot(at).payload.with(|payload| unsafe { *payload })
+}
+
+fn block_of(region: &Region, at: SlotAt) -> Block {
+    region.geometry().block_of(at)
 }
 
 fn lossy(region: &Region, n: u32, start: Start) -> Reader {
@@ -176,7 +180,7 @@ fn hold_against_reuse() {
         });
         let holds = Holds::none();
         if let Some((at, sequence)) = receive(&mut reader, &region) {
-            let cell = holds.hold(&region, entry(0), at.block).unwrap();
+            let cell = holds.hold(&region, entry(0), block_of(&region, at)).unwrap();
             receive(&mut reader, &region); // moves the pin
             assert_eq!(payload(&region, at), content(sequence), "overwritten while held");
             holds.release(region.entry(entry(0)), cell);
@@ -197,7 +201,7 @@ fn hold_given_back_by_another_thread_against_reuse() {
         publish(&mut ring, &region).unwrap();
         let holds = Arc::new(Holds::none());
         let (at, sequence) = receive(&mut reader, &region).unwrap();
-        let cell = holds.hold(&region, entry(0), at.block).unwrap();
+        let cell = holds.hold(&region, entry(0), block_of(&region, at)).unwrap();
         receive(&mut reader, &region).unwrap();
         let theirs = (Arc::clone(&region), Arc::clone(&holds));
         let owner = thread::spawn(move || {
@@ -209,7 +213,7 @@ fn hold_given_back_by_another_thread_against_reuse() {
             publish(&mut ring, &region).unwrap();
         }
         if let Some((at, sequence)) = receive(&mut reader, &region)
-            && let Ok(cell) = holds.hold(&region, entry(0), at.block)
+            && let Ok(cell) = holds.hold(&region, entry(0), block_of(&region, at))
         {
             publish(&mut ring, &region).unwrap();
             assert_eq!(payload(&region, at), content(sequence), "overwritten while held");
@@ -229,8 +233,10 @@ fn hold_against_hold() {
         publish(&mut ring, &region).unwrap();
         let [(a, _), (b, _)] = readers.each_mut().map(|reader| receive(reader, &region).unwrap());
         let theirs = Arc::clone(&region);
-        let other = thread::spawn(move || Holds::none().hold(&theirs, entry(1), b.block).is_ok());
-        let held = Holds::none().hold(&region, entry(0), a.block).is_ok();
+        let other = thread::spawn(move || {
+            Holds::none().hold(&theirs, entry(1), block_of(&theirs, b)).is_ok()
+        });
+        let held = Holds::none().hold(&region, entry(0), block_of(&region, a)).is_ok();
         assert!(!(other.join().unwrap() && held), "over the budget");
     });
 }

@@ -82,7 +82,7 @@ impl<T: Payload + ?Sized> Publisher<T> {
         if T::SIZE.is_none() && len > region.geometry().payload_max as usize {
             return Err(PublishError::TooLong { len, max: region.geometry().payload_max });
         }
-        match self.ring.slot(region) {
+        match self.ring.slot() {
             Some(at) => Ok(at),
             None => self.open(deadline_ns),
         }

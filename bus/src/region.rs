@@ -115,14 +115,10 @@ mod mapped {
 
         #[inline]
         fn slot_start(&self, at: SlotAt) -> NonNull<u8> {
-            let geometry = &self.geometry;
-            debug_assert!(at.block.index() < geometry.physical());
-            debug_assert!(u64::from(at.place) < geometry.block_len);
-            let slot = u64::from(at.block.index()) << geometry.block_len.trailing_zeros()
-                | u64::from(at.place);
-            // SAFETY: a `SlotAt` has a checked block and a place below `block_len` (`Geometry::block`, `::place`),
-            // so the slot is one of `physical * block_len`, which `data_len` covers.
-            unsafe { self.slots.add((slot * geometry.slot_size) as usize) }
+            debug_assert!(at.offset() < self.geometry.slots_len(self.geometry.physical()));
+            // SAFETY: a `SlotAt` is a slot of a checked block (`Geometry::block`, `::slot`, `::next`), and `data_len` covers
+            // the slots of all of them.
+            unsafe { self.slots.add(at.offset() as usize) }
         }
 
         #[inline]
@@ -245,7 +241,7 @@ mod modelled {
         }
 
         pub(crate) fn slot(&self, at: SlotAt) -> &Slot {
-            let slot = u64::from(at.block.index()) * self.geometry.block_len + u64::from(at.place);
+            let slot = at.offset() / self.geometry.slot_size;
             &self.slots[slot as usize]
         }
 

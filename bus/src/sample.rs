@@ -65,12 +65,13 @@ impl<'a, T: Payload + ?Sized> Sample<'a, T> {
         if participant.attachment.is_forked() {
             return Err(HoldBudget(self));
         }
-        let held = self.seat.holds.hold(&participant.region, participant.index, self.at.block);
+        let block = participant.region.geometry().block_of(self.at);
+        let held = self.seat.holds.hold(&participant.region, participant.index, block);
         let cell = match held {
             Ok(cell) => cell,
             // Perhaps the dead have it.
             Err(_) if participant.attachment.sweep_subscribers() > 0 => {
-                match self.seat.holds.hold(&participant.region, participant.index, self.at.block) {
+                match self.seat.holds.hold(&participant.region, participant.index, block) {
                     Ok(cell) => cell,
                     Err(_) => return Err(HoldBudget(self)),
                 }

@@ -6,7 +6,7 @@
 //! ```
 
 use super::table::{self, Gate, Spares};
-use super::{Block, Corrupt, SlotAt, message_stamp};
+use super::{Corrupt, SlotAt, message_stamp};
 use crate::atomics::{Acquire, Relaxed, Release, SeqCst, fence};
 use crate::crash;
 use crate::region::Region;
@@ -31,7 +31,8 @@ pub(crate) struct ExclusiveRing {
     sequence: u64,
     /// First sequence behind the open block; `sequence == block_end` means that no block is open.
     block_end: u64,
-    block: Block,
+    /// The slot of `sequence`, while a block is open.
+    slot: SlotAt,
     spares: Spares,
     gate: Gate,
 }
@@ -54,7 +55,7 @@ impl ExclusiveRing {
                 break;
             }
             let block = table::physical(entry, geometry)?;
-            let slot = region.slot(SlotAt { block, place: geometry.place(head) });
+            let slot = region.slot(geometry.slot(block, head));
             open = Some((number, block));
             if slot.stamp.load(Acquire) != message_stamp(head) {
                 break; // [message] above: what was committed is left as it is
@@ -69,7 +70,8 @@ impl ExclusiveRing {
             _ if geometry.place(head) == 0 => (geometry.block(0)?, head),
             _ => return Err(Corrupt::Stream), // in the middle of a block that the table does not name
         };
-        Ok(ExclusiveRing { sequence: head, block_end, block, spares, gate: Gate::closed() })
+        let slot = geometry.slot(block, head);
+        Ok(ExclusiveRing { sequence: head, block_end, slot, spares, gate: Gate::closed() })
     }
 
     /// The next sequence to be committed.
@@ -80,17 +82,15 @@ impl ExclusiveRing {
 
     /// The slot of the next sequence, to be written and committed; `None` where its block is not open. Asked twice, it is the same.
     #[inline]
-    pub(crate) fn slot(&self, region: &Region) -> Option<SlotAt> {
-        let place = region.geometry().place(self.sequence);
-        (self.sequence != self.block_end).then_some(SlotAt { block: self.block, place })
+    pub(crate) fn slot(&self) -> Option<SlotAt> {
+        (self.sequence != self.block_end).then_some(self.slot)
     }
 
     /// Makes the written slot a message: `len` bytes, at `timestamp_ns` where the topic carries the time.
     #[inline]
     pub(crate) fn commit(&mut self, region: &Region, len: u32, timestamp_ns: Option<u64>) -> u64 {
         let sequence = self.sequence;
-        let place = region.geometry().place(sequence);
-        let slot = region.slot(SlotAt { block: self.block, place });
+        let slot = region.slot(self.slot);
         slot.len.store(len, Relaxed);
         if let Some(time) = timestamp_ns {
             slot.timestamp_ns.store(time, Relaxed);
@@ -98,6 +98,7 @@ impl ExclusiveRing {
         slot.stamp.store(message_stamp(sequence), Release); // [message]: payload, length and time, by a subscriber
         crash::point("commit.stamped");
         self.sequence = sequence + 1;
+        self.slot = region.geometry().next(self.slot);
         region.head().store(self.sequence, Release); // [stream position]: the stamps below, by joiners and the lapped
         sequence
     }
@@ -119,9 +120,9 @@ impl ExclusiveRing {
         entry.store(table::word(number, block), Release); // [table]: the stamps of the displaced block, by its late readers
         crash::point("open.stored");
         self.spares.freed(displaced);
-        self.block = block;
+        self.slot = geometry.slot(block, self.sequence);
         self.block_end = self.sequence + geometry.block_len;
-        Ok(SlotAt { block, place: 0 })
+        Ok(self.slot)
     }
 
     /// Whether the next slot is to be had without waiting; for a publisher that is about to sleep.

@@ -33,11 +33,16 @@ impl Block {
     }
 }
 
-/// A slot that exists in its region: a block and a place below `block_len`.
+/// A slot of its region: where it begins, in bytes from the first slot. Made by [`Geometry::slot`], and by [`Geometry::next`]
+/// within one block; one behind a block's last slot is never used, because a ring compares its sequence first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct SlotAt {
-    pub(crate) block: Block,
-    pub(crate) place: u32,
+pub(crate) struct SlotAt(u64);
+
+impl SlotAt {
+    #[inline]
+    pub(crate) fn offset(self) -> u64 {
+        self.0
+    }
 }
 
 /// Shared memory that says what no participant that follows the protocol can have written.
@@ -152,10 +157,25 @@ impl Geometry {
         }
     }
 
-    /// Place of a sequence in its block.
+    /// The slot of `sequence`, whose block lives in `block`.
+    pub(crate) fn slot(&self, block: Block, sequence: u64) -> SlotAt {
+        SlotAt((u64::from(block.0) * self.block_len + self.place(sequence)) * self.slot_size)
+    }
+
+    /// The slot behind `at`, in the same block.
     #[inline]
-    pub(crate) fn place(&self, sequence: u64) -> u32 {
-        (sequence & (self.block_len - 1)) as u32
+    pub(crate) fn next(&self, at: SlotAt) -> SlotAt {
+        SlotAt(at.0 + self.slot_size)
+    }
+
+    /// The physical block in which a slot lies.
+    pub(crate) fn block_of(&self, at: SlotAt) -> Block {
+        Block((at.0 / (self.slot_size * self.block_len)) as u32)
+    }
+
+    /// Place of a sequence in its block.
+    pub(crate) fn place(&self, sequence: u64) -> u64 {
+        sequence & (self.block_len - 1)
     }
 
     /// Number of the block that a sequence belongs to.

@@ -10,7 +10,7 @@
 
 use core::cmp::Ordering;
 
-use super::{Block, Corrupt, SlotAt, abandoned_stamp, message_stamp, table};
+use super::{Corrupt, SlotAt, abandoned_stamp, message_stamp, table};
 use crate::atomics::{Acquire, Relaxed, Release, SeqCst, fence};
 use crate::layout::Entry;
 use crate::region::{EntryIndex, Region};
@@ -54,7 +54,8 @@ pub(crate) struct Reader {
     sequence: u64,
     /// First sequence behind the pinned block; `sequence == block_end` means that a block must be entered.
     block_end: u64,
-    block: Block,
+    /// The slot of `sequence`, while its block is pinned.
+    slot: SlotAt,
     /// The cursor as it was last stored.
     cursor: u64,
     missed: u64,
@@ -119,12 +120,13 @@ impl Reader {
     }
 
     fn at(region: &Region, index: EntryIndex, sequence: u64) -> Result<Reader, Corrupt> {
+        let geometry = region.geometry();
         Ok(Reader {
             index,
             reliable: false,
             sequence,
             block_end: sequence,
-            block: region.geometry().block(0)?,
+            slot: geometry.slot(geometry.block(0)?, sequence),
             cursor: sequence,
             missed: 0,
             missed_before: 0,
@@ -154,6 +156,7 @@ impl Reader {
         let next = self.look(region)?;
         if let Next::Message(..) = next {
             self.sequence += 1;
+            self.slot = region.geometry().next(self.slot);
         }
         Ok(next)
     }
@@ -168,13 +171,13 @@ impl Reader {
                 Entered::Lapped => return Ok(Next::Again),
             }
         }
-        let at = SlotAt { block: self.block, place: region.geometry().place(self.sequence) };
-        let stamp = region.slot(at).stamp.load(Acquire); // [message]: payload, length and time
+        let stamp = region.slot(self.slot).stamp.load(Acquire); // [message]: payload, length and time
         if stamp == message_stamp(self.sequence) {
-            return Ok(Next::Message(at, self.sequence));
+            return Ok(Next::Message(self.slot, self.sequence));
         }
         if stamp == abandoned_stamp(self.sequence) {
             self.miss(1);
+            self.slot = region.geometry().next(self.slot);
             return Ok(Next::Again);
         }
         Ok(Next::Empty)
@@ -185,9 +188,13 @@ impl Reader {
         let head = region.head().load(Acquire); // [stream position]
         let newest = head.saturating_sub(1);
         if newest > self.sequence {
+            let geometry = region.geometry();
+            let block = geometry.block_of(self.slot);
             let pinned = newest < self.block_end;
             self.miss(newest - self.sequence);
-            if !pinned {
+            if pinned {
+                self.slot = geometry.slot(block, newest);
+            } else {
                 self.block_end = newest;
             }
         }
@@ -231,7 +238,7 @@ impl Reader {
         }
         entry.position.store(self.sequence, Relaxed);
         entry.missed.store(self.missed, Relaxed);
-        self.block = block;
+        self.slot = geometry.slot(block, self.sequence);
         self.block_end = (number + 1) * geometry.block_len;
         Ok(Entered::Pinned)
     }

@@ -1,0 +1,93 @@
+//! Where things run: a temporary directory in memory, a core for each process, a partner process.
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+
+/// A directory below `/dev/shm` that is removed with everything in it.
+pub(crate) struct Scratch(PathBuf);
+
+impl Scratch {
+    pub(crate) fn new() -> Result<Scratch> {
+        let path = PathBuf::from(format!("/dev/shm/shmbus-bench-{}", std::process::id()));
+        std::fs::create_dir(&path).with_context(|| format!("cannot make {}", path.display()))?;
+        Ok(Scratch(path))
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// The first two cores that this process may use, where there are two.
+pub(crate) fn two_cores() -> Result<[usize; 2]> {
+    let allowed = sched_getaffinity(None)?;
+    let mut cores = (0..CpuSet::MAX_CPU).filter(|core| allowed.is_set(*core));
+    match (cores.next(), cores.next()) {
+        (Some(first), Some(second)) => Ok([first, second]),
+        _ => bail!("this measurement needs two cores"),
+    }
+}
+
+/// Keeps the calling thread on one core.
+pub(crate) fn pin(core: usize) -> Result<()> {
+    let mut set = CpuSet::new();
+    set.set(core);
+    Ok(sched_setaffinity(None, &set)?)
+}
+
+/// The other process of a measurement; ended when dropped.
+pub(crate) struct Partner(Child);
+
+impl Partner {
+    /// Starts `role` on `core` and waits until it says that it is ready.
+    pub(crate) fn start(role: &str, directory: &Path, count: u64, core: usize) -> Result<Partner> {
+        let mut child = Command::new(std::env::current_exe()?)
+            .arg("partner")
+            .arg(role)
+            .arg(directory)
+            .args([count.to_string(), core.to_string()])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let mut line = String::new();
+        let stdout = child.stdout.take().context("the partner has no standard output")?;
+        BufReader::new(stdout).read_line(&mut line)?;
+        let partner = Partner(child);
+        if line.trim() != "ready" {
+            bail!("the partner process {role} did not start");
+        }
+        Ok(partner)
+    }
+
+    /// Waits for its end.
+    pub(crate) fn finish(mut self) -> Result<()> {
+        let status = self.0.wait()?;
+        if !status.success() {
+            bail!("the partner process failed: {status}");
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Partner {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// The middle one.
+pub(crate) fn median(values: &mut [f64]) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}

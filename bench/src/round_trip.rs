@@ -1,0 +1,105 @@
+//! Ping-pong of one message between two processes that poll, beside the bare ping-pong of one cache line.
+
+use std::path::Path;
+use std::time::Instant;
+
+use anyhow::Result;
+use clap::ValueEnum;
+use shmbus::{Delivery, Directory, Publisher, Subscriber, Topic, TopicOptions, Wake};
+
+use crate::placement::{Partner, Scratch, median, pin, two_cores};
+use crate::probe;
+use crate::publish_cost::Message;
+
+const PING: &str = "bench/ping";
+const PONG: &str = "bench/pong";
+const WARM_UP: u64 = 2_000;
+const ROUND_TRIPS: u64 = 200_000;
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum WakeArgument {
+    Auto,
+    Fence,
+    Never,
+}
+
+impl WakeArgument {
+    fn wake(self) -> Wake {
+        match self {
+            WakeArgument::Auto => Wake::Auto,
+            WakeArgument::Fence => Wake::Fence,
+            WakeArgument::Never => Wake::Never,
+        }
+    }
+}
+
+pub(crate) fn run(rounds: usize, wake: WakeArgument) -> Result<()> {
+    let cores = two_cores()?;
+    pin(cores[0])?;
+    println!(
+        "round trip of 48 bytes, cores {} and {}, wake {wake:?}, {rounds} rounds:",
+        cores[0], cores[1]
+    );
+    let mut ratios = Vec::new();
+    for _ in 0..rounds {
+        let scratch = Scratch::new()?;
+        let before = probe::round_trip_ns(scratch.path(), ROUND_TRIPS, cores[1])?;
+        let trip = round_trip_ns(scratch.path(), wake.wake(), cores[1])?;
+        let after = probe::round_trip_ns(scratch.path(), ROUND_TRIPS, cores[1])?;
+        let ratio = trip / ((before + after) / 2.0);
+        println!(
+            "  ping-pong {before:.0} / {after:.0} ns, round trip {trip:.0} ns, ratio {ratio:.2}"
+        );
+        ratios.push(ratio);
+    }
+    println!("round trip / ping-pong, median of the rounds: {:.3}", median(&mut ratios));
+    Ok(())
+}
+
+fn round_trip_ns(path: &Path, wake: Wake, core: usize) -> Result<f64> {
+    let directory = Directory::at(path)?;
+    let options = TopicOptions { wake, prefault: true, ..Default::default() };
+    let ping = Topic::<Message>::create_in(&directory, PING, &options)?;
+    let pong = Topic::<Message>::create_in(&directory, PONG, &options)?;
+    let mut publisher = ping.publisher()?;
+    let mut subscriber = pong.subscriber(Delivery::Reliable)?;
+    let partner = Partner::start("echo", path, ROUND_TRIPS, core)?;
+    let mut begin = Instant::now();
+    for i in 0..ROUND_TRIPS {
+        if i == WARM_UP {
+            begin = Instant::now();
+        }
+        publisher.publish(&[i; 6])?;
+        let back = next(&mut subscriber)?;
+        anyhow::ensure!(back == [i; 6], "another message came back");
+    }
+    let elapsed = begin.elapsed();
+    partner.finish()?;
+    drop((publisher, subscriber));
+    directory.remove(PING, true)?;
+    directory.remove(PONG, true)?;
+    Ok(elapsed.as_nanos() as f64 / (ROUND_TRIPS - WARM_UP) as f64)
+}
+
+#[inline]
+fn next(subscriber: &mut Subscriber<Message>) -> Result<Message> {
+    loop {
+        if let Some(message) = subscriber.try_receive()? {
+            return Ok(*message);
+        }
+    }
+}
+
+/// Sends back what it receives.
+pub(crate) fn echo(directory: &Path, count: u64) -> Result<()> {
+    let directory = Directory::at(directory)?;
+    let mut subscriber =
+        Topic::<Message>::open_in(&directory, PING)?.subscriber(Delivery::Reliable)?;
+    let mut publisher: Publisher<Message> = Topic::open_in(&directory, PONG)?.publisher()?;
+    println!("ready");
+    for _ in 0..count {
+        let message = next(&mut subscriber)?;
+        publisher.publish(&message)?;
+    }
+    Ok(())
+}
