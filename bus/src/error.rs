@@ -282,6 +282,12 @@ pub enum RemoveError {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum AttachError {
+    /// `publishers` living shared publishers are attached.
+    #[error("the topic has {max} publishers already")]
+    PublishersFull {
+        /// The topic's limit.
+        max: u32,
+    },
     /// The topic has one publisher at a time, and a living process is it.
     #[error("the topic has a publisher already, process {pid}")]
     PublisherAlive {
@@ -358,10 +364,23 @@ pub enum TryPublishError<M> {
     Failed(#[from] PublishError),
 }
 
-/// Nothing can be received any more.
+/// Nothing can be received now.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReceiveError {
+    /// A [`ReliableFor`](crate::Delivery::ReliableFor) subscriber held publishers up for longer than it asked for, and is lossy now. Said
+    /// once; go on receiving.
+    #[error("the subscriber held publishers up for too long and is lossy now")]
+    Evicted,
+    /// A shared publisher took this sequence and is gone, and this process may neither write the topic's data nor found a living
+    /// publisher to do it.
+    #[error(
+        "sequence {sequence} was taken by a publisher that is gone, and nobody here may write the topic to say so"
+    )]
+    Stalled {
+        /// The next sequence to be received.
+        sequence: u64,
+    },
     /// The topic was removed or replaced, and everything in it has been received.
     #[error("the topic was removed")]
     Retired,

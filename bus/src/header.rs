@@ -6,8 +6,8 @@
 use crate::error::OpenError;
 use crate::layout::{
     BYTE_ORDER, CONTROL_MAGIC, ControlHeader, DATA_MAGIC, DataHeader, PAGE, PAYLOAD_BYTES,
-    PAYLOAD_FIXED, PUBLISHERS_EXCLUSIVE, PUBLISHERS_LIMIT, SUBSCRIBERS_LIMIT, TYPE_NAME_MAX,
-    VERSION,
+    PAYLOAD_FIXED, PUBLISHERS_EXCLUSIVE, PUBLISHERS_LIMIT, PUBLISHERS_SHARED, SUBSCRIBERS_LIMIT,
+    TYPE_NAME_MAX, VERSION,
 };
 use crate::options::{TopicOptions, Wake};
 use crate::payload::Payload;
@@ -19,6 +19,7 @@ pub(crate) struct Description {
     pub(crate) instance: u64,
     pub(crate) created_ns: u64,
     pub(crate) wake: Wake,
+    pub(crate) claim_timeout_ns: u64,
     pub(crate) payload_kind: u32,
     pub(crate) payload_align: u32,
     pub(crate) type_name: String,
@@ -47,7 +48,8 @@ pub(crate) fn write<T: Payload + ?Sized>(
     header.publishers_max = geometry.publishers_max;
     header.subscribers_max = geometry.subscribers_max;
     header.hold_blocks = geometry.hold_blocks;
-    header.publishers = PUBLISHERS_EXCLUSIVE;
+    header.publishers = if geometry.shared { PUBLISHERS_SHARED } else { PUBLISHERS_EXCLUSIVE };
+    header.claim_timeout_ns = options.claim_timeout_ns();
     header.payload_max = geometry.payload_max;
     header.payload_align = T::ALIGN as u32;
     header.payload_offset = geometry.payload_offset;
@@ -104,7 +106,8 @@ pub(crate) fn check(
     }
     let fields = [
         ("instance", header.instance == control.instance),
-        ("publishers", header.publishers == PUBLISHERS_EXCLUSIVE && header.publishers_max == 1),
+        ("publishers", matches!(header.publishers, PUBLISHERS_EXCLUSIVE | PUBLISHERS_SHARED)),
+        ("publishers_max", header.publishers_max == 1 || header.publishers == PUBLISHERS_SHARED),
         ("publishers_max", (1..=PUBLISHERS_LIMIT).contains(&header.publishers_max)),
         ("publishers_max", header.publishers_max == control.publishers_max),
         ("subscribers_max", (1..=SUBSCRIBERS_LIMIT).contains(&header.subscribers_max)),
@@ -127,6 +130,7 @@ pub(crate) fn check(
         header.payload_max,
         header.payload_align,
         header.publishers_max,
+        header.publishers == PUBLISHERS_SHARED,
         header.subscribers_max,
         header.hold_blocks,
         header.timestamp == 1,
@@ -156,6 +160,7 @@ pub(crate) fn check(
         instance: header.instance,
         created_ns: header.created_ns,
         wake,
+        claim_timeout_ns: header.claim_timeout_ns,
         payload_kind: header.payload_kind,
         payload_align: header.payload_align,
         type_name: String::from_utf8_lossy(type_name).into_owned(),

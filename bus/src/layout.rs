@@ -78,7 +78,7 @@ pub(crate) struct DataHeader {
     pub(crate) publishers_max: u32,
     pub(crate) subscribers_max: u32,
     pub(crate) hold_blocks: u32,
-    /// [`PUBLISHERS_EXCLUSIVE`]; 2 is for many at once.
+    /// [`PUBLISHERS_EXCLUSIVE`] or [`PUBLISHERS_SHARED`].
     pub(crate) publishers: u32,
     /// Largest payload in bytes; the only one where `payload_kind` is [`PAYLOAD_FIXED`].
     pub(crate) payload_max: u32,
@@ -106,6 +106,8 @@ pub(crate) struct DataHeader {
 
 /// `publishers`: one at a time, without a read-modify-write for a message.
 pub(crate) const PUBLISHERS_EXCLUSIVE: u32 = 1;
+/// `publishers`: up to `publishers_max` at once.
+pub(crate) const PUBLISHERS_SHARED: u32 = 2;
 /// `payload_kind`: every message has `payload_max` bytes.
 pub(crate) const PAYLOAD_FIXED: u32 = 1;
 /// `payload_kind`: a message has up to `payload_max` bytes.
@@ -175,8 +177,9 @@ pub(crate) struct Bell {
 pub(crate) struct Notices {
     /// 1 when the topic was removed or replaced.
     pub(crate) retired: AtomicU32,
-    /// 1 when a subscriber that may not write `data` waits for an abandoned claim to be stamped.
-    pub(crate) repair: AtomicU32,
+    pub(crate) reserved: u32,
+    /// A subscriber that may not write `data` is stuck: `sequence << 1 | revoke`, + 1; 0 = nobody.
+    pub(crate) repair: AtomicU64,
 }
 
 /// Reserved for the robust recovery lock of shared publishers.
@@ -296,7 +299,8 @@ mod tests {
                 owner = heading.split('`').nth(1).unwrap_or("");
                 continue;
             }
-            let cells: Vec<&str> = line.split('|').map(|cell| cell.trim().trim_matches('`')).collect();
+            let cells: Vec<&str> =
+                line.split('|').map(|cell| cell.trim().trim_matches('`')).collect();
             if let ["", name, offset, len, ..] = cells[..]
                 && let (Ok(offset), Ok(len)) = (offset.parse(), len.parse())
             {
@@ -315,7 +319,9 @@ mod tests {
             .iter()
             .map(|field| (field.owner.to_owned(), field.name.to_owned(), field.offset, field.len))
             .collect();
-        for field in FIELDS { eprintln!("{} {} {} {}", field.owner, field.name, field.offset, field.len); }
+        for field in FIELDS {
+            eprintln!("{} {} {} {}", field.owner, field.name, field.offset, field.len);
+        }
         let missing: Vec<_> = built.difference(&documented).collect();
         let wrong: Vec<_> = documented.difference(&built).collect();
         assert!(missing.is_empty(), "not in docs/layout.md: {missing:?}");

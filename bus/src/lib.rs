@@ -86,6 +86,8 @@ mod payload;
 #[cfg(not(loom))]
 mod publisher;
 #[cfg(not(loom))]
+mod repair;
+#[cfg(not(loom))]
 mod sample;
 #[cfg(not(loom))]
 mod stats;
@@ -103,7 +105,7 @@ pub use self::{
     directory::Directory,
     error::*,
     loan::Loan,
-    options::{Memory, TopicOptions, Wake},
+    options::{Memory, Publishers, TopicOptions, Wake},
     payload::Payload,
     publisher::Publisher,
     sample::{Held, HoldBudget, Sample},

@@ -1,34 +1,54 @@
 //! A message that is written where its subscribers will read it.
 
+use std::mem::ManuallyDrop;
 use std::ops::{Deref, DerefMut};
 
+use crate::error::PublishError;
 use crate::payload::Payload;
 use crate::publisher::Publisher;
+use crate::ring::shared::Claim;
 
 /// The next message of a [`Publisher`], in place and not yet published.
 ///
-/// Dropped or forgotten, it never happened: the next loan is the same slot.
+/// Dropped, it never happened. Forgotten, neither: an exclusive publisher's next loan is the same slot, and a shared publisher's
+/// sequence is revoked after the topic's `claim_timeout`, or abandoned at its next publish.
 #[must_use = "a loan that is not committed never happened"]
 pub struct Loan<'a, T: Payload + ?Sized> {
     publisher: &'a mut Publisher<T>,
     message: &'a mut T,
-    len: u32,
+    /// The sequence that it has taken, where publishers are shared.
+    claim: Option<Claim>,
 }
 
 impl<'a, T: Payload + ?Sized> Loan<'a, T> {
-    pub(crate) fn new(publisher: &'a mut Publisher<T>, message: &'a mut T, len: u32) -> Self {
-        Loan { publisher, message, len }
+    pub(crate) fn new(
+        publisher: &'a mut Publisher<T>,
+        message: &'a mut T,
+        claim: Option<Claim>,
+    ) -> Self {
+        Loan { publisher, message, claim }
     }
 
-    /// Publishes the message and returns its sequence. It cannot fail and does not wait.
+    /// Publishes the message and returns its sequence.
+    ///
+    /// On an exclusive topic it cannot fail and does not wait. On a shared one its sequence may have been revoked while it was open for longer than
+    /// the topic's `claim_timeout`: then it is copied to a new one, for which it waits as [`Publisher::publish`] does.
+    ///
+    /// # Errors
+    /// As [`Publisher::publish`]; on an exclusive topic none.
     #[inline]
-    pub fn commit(self) -> u64 {
-        self.publisher.commit(self.len)
+    pub fn commit(self) -> Result<u64, PublishError> {
+        let mut loan = ManuallyDrop::new(self);
+        let Loan { publisher, message, claim } = &mut *loan;
+        publisher.commit_loan(message, *claim)
     }
+}
 
-    /// The sequence that the message will have.
-    pub fn sequence(&self) -> u64 {
-        self.publisher.sequence()
+impl<T: Payload + ?Sized> Drop for Loan<'_, T> {
+    fn drop(&mut self) {
+        if let Some(claim) = self.claim {
+            self.publisher.abandon_loan(claim);
+        }
     }
 }
 

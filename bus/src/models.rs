@@ -17,21 +17,28 @@ use crate::registry::{self, Kind, State};
 use crate::ring::exclusive::{Blocked, ExclusiveRing};
 use crate::ring::hold::Holds;
 use crate::ring::reader::{Next, Reader, Start};
+use crate::ring::shared::{Claim, Owner, Revoked, SharedRing, settle};
 use crate::ring::{Block, Geometry, SlotAt};
 use crate::{atomics::*, recovery};
 
-/// `spares` is one more than the pins that can exist at once, as `Geometry::new` computes it.
+/// A topic with one publisher. `spares` is one more than the pins that can exist at once, as `Geometry::new` computes it.
 fn region(block_len: u64, subscribers_max: u32, hold_blocks: u32) -> Arc<Region> {
+    region_of(block_len, 0, subscribers_max, hold_blocks)
+}
+
+/// A topic with `shared` publishers, or with one where that is 0.
+fn region_of(block_len: u64, shared: u32, subscribers_max: u32, hold_blocks: u32) -> Arc<Region> {
     Arc::new(Region::new(Geometry {
         block_len,
         blocks: 2,
-        spares: subscribers_max + hold_blocks + 1,
+        spares: subscribers_max + hold_blocks + 2 * shared + 1,
         slot_size: 64,
         payload_offset: 16,
         payload_max: 8,
-        publishers_max: 1,
+        publishers_max: shared.max(1),
         subscribers_max,
         hold_blocks,
+        shared: shared > 0,
         timestamp: false,
     }))
 }
@@ -95,7 +102,7 @@ fn receive(reader: &mut Reader, region: &Region) -> Option<(SlotAt, u64)> {
             assert_eq!(reader.position() - position, reader.missed() - missed);
             None
         }
-        Next::Empty => None,
+        Next::Empty | Next::Evicted => None,
     }
 }
 
@@ -494,5 +501,307 @@ fn publisher_asleep_against_the_cursor_it_waits_for() {
         feed.join().unwrap();
         drain(&mut reader, &region);
         assert_eq!(reader.position(), 3);
+    });
+}
+
+/// Entry of subscriber 0 where `publishers` are shared.
+fn reader_of(region: &Region) -> EntryIndex {
+    EntryIndex(region.geometry().publishers_max)
+}
+
+fn shared_publisher(region: &Region, n: u32) -> SharedRing {
+    let generation = registry::occupy(region, EntryIndex(n));
+    registry::activate(region, EntryIndex(n), generation, Kind::Publisher);
+    SharedRing::new(region, EntryIndex(n))
+}
+
+fn shared_lossy(region: &Region) -> Reader {
+    let index = reader_of(region);
+    let generation = registry::occupy(region, index);
+    Reader::attach_lossy(region, index, generation, Start::Newest).expect("nothing is corrupt")
+}
+
+fn write(region: &Region, claim: Claim) {
+    let value = content(claim.sequence);
+    // SAFETY: loom checks that nobody else accesses the cell meanwhile.
+    region.slot(claim.slot).payload.with_mut(|payload| unsafe { *payload = value });
+}
+
+/// As `Publisher::publish` on a shared topic, without the bell. `None` where there is no room.
+fn publish_shared(ring: &mut SharedRing, region: &Region) -> Option<u64> {
+    for _ in 0..3 {
+        let claim = match ring.claim(region) {
+            Ok(claim) => claim,
+            Err(Blocked::Full) => return None,
+            Err(blocked) => panic!("{blocked:?}"),
+        };
+        write(region, claim);
+        crash::point("shared.written");
+        match ring.commit(region, claim, 8, None) {
+            Ok(sequence) => return Some(sequence),
+            Err(Revoked) => {}
+        }
+    }
+    None
+}
+
+/// Receives what there is to the end; what is stuck behind `gone` publishers, or behind all where `revoke`, is settled.
+fn drain_shared(
+    reader: &mut Reader,
+    region: &Region,
+    looks: usize,
+    revoke: bool,
+    gone: impl Fn(EntryIndex) -> bool,
+) -> Vec<u64> {
+    let mut received = Vec::new();
+    for _ in 0..looks {
+        if let Some((_, sequence)) = receive(reader, region) {
+            received.push(sequence);
+        } else if let Some(at) = reader.stuck_at(region) {
+            settle(region, reader.position(), at, revoke, |index| {
+                if gone(index) { Owner::IsGone } else { Owner::Lives }
+            });
+        }
+    }
+    received
+}
+
+/// Two publishers, and a reader when both are done: each sequence once, nothing lost.
+fn claim_against_claim(block_len: u64, before: u64) {
+    model(move || {
+        let region = region_of(block_len, 2, 1, 0);
+        let mut reader = shared_lossy(&region);
+        let mut a = shared_publisher(&region, 0);
+        let mut b = shared_publisher(&region, 1);
+        for _ in 0..before {
+            publish_shared(&mut a, &region).unwrap();
+        }
+        let theirs = Arc::clone(&region);
+        let other = thread::spawn(move || publish_shared(&mut a, &theirs).unwrap());
+        let mine = publish_shared(&mut b, &region).unwrap();
+        let theirs = other.join().unwrap();
+        assert_ne!(mine, theirs, "one sequence twice");
+        let received = drain_shared(&mut reader, &region, 6, false, |_| false);
+        assert_eq!(reader.position(), before + 2);
+        assert_eq!(received.len() as u64 + reader.missed(), before + 2);
+    });
+}
+
+#[test]
+fn claim_against_claim_in_one_block() {
+    claim_against_claim(2, 0);
+}
+
+/// Both find the next block not open, and help each other to open it.
+#[test]
+fn claim_against_claim_that_opens_blocks() {
+    claim_against_claim(1, 1);
+}
+
+/// The reuse of a block by the shared path, against a reader in it.
+#[test]
+fn pin_against_reuse_by_a_shared_publisher() {
+    model(|| {
+        let region = region_of(1, 1, 1, 0);
+        let mut reader = shared_lossy(&region);
+        let mut a = shared_publisher(&region, 0);
+        publish_shared(&mut a, &region).unwrap();
+        publish_shared(&mut a, &region).unwrap();
+        let theirs = Arc::clone(&region);
+        let feed = thread::spawn(move || {
+            for _ in 0..3 {
+                publish_shared(&mut a, &theirs).unwrap();
+            }
+        });
+        receive(&mut reader, &region);
+        receive(&mut reader, &region);
+        feed.join().unwrap();
+        drain_shared(&mut reader, &region, 8, false, |_| false);
+        assert_eq!(reader.position(), 5);
+    });
+}
+
+/// A publisher is killed at a point while another one and a reader go on: nobody is stuck, and what was committed is received.
+fn shared_publisher_killed(point: &'static str) {
+    model(move || {
+        let region = region_of(2, 2, 1, 0);
+        let mut reader = shared_lossy(&region);
+        let mut a = shared_publisher(&region, 0);
+        let mut b = shared_publisher(&region, 1);
+        let theirs = Arc::clone(&region);
+        let victim = thread::spawn(move || {
+            crash::killed_at(point, || publish_shared(&mut a, &theirs));
+        });
+        let mine = publish_shared(&mut b, &region).unwrap();
+        let mut received = drain_shared(&mut reader, &region, 2, false, |_| false);
+        victim.join().unwrap(); // the kernel says so
+        received.extend(drain_shared(&mut reader, &region, 5, false, |index| index.0 == 0));
+        assert_eq!(reader.position(), region.head().load(Acquire), "stuck behind the dead");
+        assert!(received.contains(&mine), "a committed message was lost");
+    });
+}
+
+#[test]
+fn shared_publisher_killed_with_a_claim_shown() {
+    shared_publisher_killed("claim.shown");
+}
+
+#[test]
+fn shared_publisher_killed_with_a_sequence_taken() {
+    shared_publisher_killed("claim.taken");
+}
+
+#[test]
+fn shared_publisher_killed_with_a_payload_written() {
+    shared_publisher_killed("shared.written");
+}
+
+#[test]
+fn shared_publisher_killed_with_a_message_committed() {
+    shared_publisher_killed("commit.exchanged");
+}
+
+#[test]
+fn shared_publisher_killed_with_a_block_opened() {
+    shared_publisher_killed("open.exchanged");
+}
+
+/// Revocation comes at any moment of a publish: the message is received once, at this sequence or at another.
+#[test]
+fn revoke_against_commit() {
+    model(|| {
+        let region = region_of(2, 1, 1, 0);
+        let mut reader = shared_lossy(&region);
+        let mut a = shared_publisher(&region, 0);
+        let theirs = Arc::clone(&region);
+        let slow = thread::spawn(move || publish_shared(&mut a, &theirs));
+        let mut received = drain_shared(&mut reader, &region, 2, true, |_| false);
+        let published = slow.join().unwrap();
+        received.extend(drain_shared(&mut reader, &region, 4, true, |_| false));
+        assert_eq!(received, Vec::from_iter(published));
+    });
+}
+
+/// A living publisher's claim is never taken for a dead one's: without a time-out nothing is revoked.
+#[test]
+fn claim_against_abandon() {
+    model(|| {
+        let region = region_of(2, 1, 1, 0);
+        let mut reader = shared_lossy(&region);
+        let mut a = shared_publisher(&region, 0);
+        let theirs = Arc::clone(&region);
+        let feed = thread::spawn(move || {
+            for expected in 0..2 {
+                assert_eq!(
+                    publish_shared(&mut a, &theirs),
+                    Some(expected),
+                    "a living claim was abandoned"
+                );
+            }
+        });
+        drain_shared(&mut reader, &region, 3, false, |_| false);
+        feed.join().unwrap();
+        drain_shared(&mut reader, &region, 3, false, |_| false);
+        assert_eq!((reader.position(), reader.missed()), (2, 0));
+    });
+}
+
+/// Two that are stuck at the same sequence settle it, while its owner may still commit.
+#[test]
+fn settle_against_settle_and_commit() {
+    model(|| {
+        let region = region_of(2, 1, 1, 0);
+        let mut a = shared_publisher(&region, 0);
+        let claim = a.claim(&region).unwrap();
+        let settlers = [(); 2].map(|()| {
+            let theirs = Arc::clone(&region);
+            thread::spawn(move || {
+                settle(&theirs, claim.sequence, claim.slot, true, |_| Owner::Lives)
+            })
+        });
+        write(&region, claim);
+        let committed = a.commit(&region, claim, 8, None).is_ok();
+        for settler in settlers {
+            assert!(settler.join().unwrap());
+        }
+        let stamp = region.slot(claim.slot).stamp.load(Acquire);
+        assert_eq!(stamp == crate::ring::message_stamp(0), committed);
+    });
+}
+
+/// A stopped publisher's block is displaced while others go round: nobody writes where it still writes.
+#[test]
+fn a_stalled_write_against_reuse() {
+    model(|| {
+        let region = region_of(1, 2, 1, 0);
+        let mut a = shared_publisher(&region, 0);
+        let mut b = shared_publisher(&region, 1);
+        let claim = a.claim(&region).unwrap();
+        let theirs = Arc::clone(&region);
+        let others = thread::spawn(move || {
+            for _ in 0..3 {
+                publish_shared(&mut b, &theirs).unwrap();
+            }
+        });
+        write(&region, claim);
+        let _ = a.commit(&region, claim, 8, None);
+        let _ = publish_shared(&mut a, &region); // moves the pin
+        others.join().unwrap();
+    });
+}
+
+/// A revoked loan is moved to another block while others go round: its bytes stay until they are copied.
+#[test]
+fn moving_a_revoked_loan_against_reuse() {
+    model(|| {
+        let region = region_of(1, 2, 1, 0);
+        let mut a = shared_publisher(&region, 0);
+        let mut b = shared_publisher(&region, 1);
+        let claim = a.claim(&region).unwrap();
+        write(&region, claim);
+        assert!(settle(&region, claim.sequence, claim.slot, true, |_| Owner::Lives));
+        assert_eq!(a.commit(&region, claim, 8, None), Err(Revoked));
+        let theirs = Arc::clone(&region);
+        let others = thread::spawn(move || {
+            for _ in 0..3 {
+                publish_shared(&mut b, &theirs).unwrap();
+            }
+        });
+        a.keep(&region, claim);
+        if let Ok(next) = a.claim(&region) {
+            assert_eq!(payload(&region, claim.slot), content(claim.sequence), "moved too late");
+            write(&region, next);
+            let _ = a.commit(&region, next, 8, None);
+        }
+        a.let_go(&region);
+        others.join().unwrap();
+    });
+}
+
+/// A reliable subscriber is evicted at any moment of its receiving: it is told, then has exact loss, and reads nothing that was
+/// overwritten.
+#[test]
+fn evict_against_receive() {
+    model(|| {
+        let region = region(1, 1, 0);
+        let mut reader = reliable(&region, 0);
+        region.entry(entry(0)).patience_ns.store(1, Release);
+        let mut ring = publisher(&region);
+        publish(&mut ring, &region).unwrap();
+        publish(&mut ring, &region).unwrap();
+        let theirs = Arc::clone(&region);
+        let feed = thread::spawn(move || {
+            for _ in 0..2 {
+                while publish(&mut ring, &theirs).is_err() {
+                    recovery::evict(&theirs, 1);
+                }
+            }
+        });
+        for _ in 0..3 {
+            receive(&mut reader, &region);
+        }
+        feed.join().unwrap();
+        drain(&mut reader, &region);
+        assert_eq!(reader.position(), 4);
     });
 }

@@ -1,7 +1,9 @@
 //! What a topic is made of: chosen by its creator, checked once, then written into the header.
 
+use std::time::Duration;
+
 use crate::error::OptionsError;
-use crate::layout::{ENTRIES_OFFSET, PAGE, SUBSCRIBERS_LIMIT};
+use crate::layout::{ENTRIES_OFFSET, PAGE, PUBLISHERS_LIMIT, SUBSCRIBERS_LIMIT};
 use crate::payload::Payload;
 use crate::ring::{BLOCKS_LIMIT, Geometry, SLOT_SIZE_MAX};
 
@@ -33,6 +35,17 @@ impl Wake {
     }
 }
 
+/// Who may publish at the same time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Publishers {
+    /// One, the fast path; the next one takes over when it is gone.
+    #[default]
+    Exclusive,
+    /// As many as this, 1 to 64, in one total order. A publish costs three atomic exchanges more. Each one costs 512 bytes and two spare
+    /// blocks.
+    Shared(u32),
+}
+
 /// Options of a new topic. `TopicOptions::default()` fits small messages and a few readers.
 ///
 /// ```
@@ -48,6 +61,12 @@ pub struct TopicOptions {
     pub depth: u64,
     /// Subscribers at the same time, 1 to 256. Each costs 512 bytes and one spare block.
     pub subscribers_max: u32,
+    /// Who may publish at the same time.
+    pub publishers: Publishers,
+    /// Shared publishers: after how long the sequence of one that has taken it and stands still (stopped, swapped out, debugged) is
+    /// revoked, so that subscribers go on; it publishes its message again when it wakes. Zero: never. A publisher that
+    /// *died* is found out at once.
+    pub claim_timeout: Duration,
     /// Blocks that may be held at the same time ([`Sample::hold`](crate::Sample::hold)), by all subscribers together, 0 to 4096. Each costs a spare
     /// block. `None`: `max(8, subscribers_max / 4)`.
     pub hold_blocks: Option<u32>,
@@ -68,6 +87,8 @@ impl Default for TopicOptions {
         TopicOptions {
             depth: 1024,
             subscribers_max: 16,
+            publishers: Publishers::Exclusive,
+            claim_timeout: Duration::from_secs(1),
             hold_blocks: None,
             max_len: 4096,
             timestamp: false,
@@ -116,6 +137,10 @@ impl TopicOptions {
         Ok(Memory::of(&self.geometry::<T>()?))
     }
 
+    pub(crate) fn claim_timeout_ns(&self) -> u64 {
+        u64::try_from(self.claim_timeout.as_nanos()).unwrap_or(0)
+    }
+
     /// Checks every option and computes what follows from them.
     pub(crate) fn geometry<T: Payload + ?Sized>(&self) -> Result<Geometry, OptionsError> {
         const DEPTH_MAX: u64 = 1 << 28;
@@ -135,6 +160,11 @@ impl TopicOptions {
         in_range("subscribers_max", self.subscribers_max.into(), 1, SUBSCRIBERS_LIMIT.into())?;
         let hold_blocks = self.hold_blocks.unwrap_or((self.subscribers_max / 4).max(8));
         in_range("hold_blocks", hold_blocks.into(), 0, 4096)?;
+        let (publishers_max, shared) = match self.publishers {
+            Publishers::Exclusive => (1, false),
+            Publishers::Shared(max) => (max, true),
+        };
+        in_range("publishers", publishers_max.into(), 1, PUBLISHERS_LIMIT.into())?;
         in_range("mode", self.mode.into(), 0o600, 0o777)?;
         let payload_max = T::SIZE.map_or(u64::from(self.max_len), |size| size as u64);
         let field = if T::SIZE.is_some() { "size of the message type" } else { "max_len" };
@@ -144,7 +174,8 @@ impl TopicOptions {
             self.depth,
             payload_max as u32,
             T::ALIGN as u32,
-            1,
+            publishers_max,
+            shared,
             self.subscribers_max,
             hold_blocks,
             self.timestamp,

@@ -86,6 +86,12 @@ impl Attachment {
         recovery::sweep(region, region.subscribers(), |index| self.is_held(index).unwrap_or(true))
     }
 
+    /// Declares dead shared publishers dead.
+    pub(crate) fn sweep_publishers(&self) -> u32 {
+        let region = &*self.region;
+        recovery::sweep(region, region.publishers(), |index| self.is_held(index).unwrap_or(true))
+    }
+
     /// Takes an entry of `candidates` whose lease is free, entries that nobody used last first.
     pub(crate) fn occupy(
         self: &Arc<Attachment>,

@@ -12,8 +12,11 @@ use crate::error::{PublishError, TryPublishError};
 use crate::loan::Loan;
 use crate::participant::Participant;
 use crate::payload::{self, Payload};
-use crate::ring::SlotAt;
+use crate::recovery;
+use crate::repair;
 use crate::ring::exclusive::{Blocked, ExclusiveRing};
+use crate::ring::shared::{Claim, SharedRing};
+use crate::ring::{Corrupt, SlotAt};
 use crate::wait::Patience;
 
 /// How often a publisher that waits asks whether it waits for the dead: 5 ms.
@@ -21,28 +24,43 @@ const STALL_CHECK_NS: u64 = 5_000_000;
 const AT_ONCE: u64 = 0;
 const FOREVER: u64 = u64::MAX;
 
-/// The one publisher of a topic, as long as it lives.
+/// A publisher of a topic: the one, or one of many, as the topic's options say.
 ///
-/// A publish is a copy, two stores and one load, whatever the number of subscribers; once per block it opens the next one (a
-/// fence and one shared load, and once per several blocks a look at every participant). It waits for nobody but reliable
-/// subscribers that are a whole ring behind. Dropped, it gives its place back; the topic stays.
+/// On an exclusive topic a publish is a copy, two stores and one load, whatever the number of subscribers; once per block it opens the next
+/// one (a fence and one shared load, and once per several blocks a look at every participant). On a shared topic it takes its
+/// sequence by an atomic exchange first, commits by another one, and reads the block table at each opening. It waits for nobody but
+/// reliable subscribers that are a whole ring behind. Dropped, it gives its place back; the topic stays.
 pub struct Publisher<T: Payload + ?Sized> {
     participant: Participant,
+    /// Of a shared topic, one that is never open, so that the exclusive path asks nothing that it need not.
     ring: ExclusiveRing,
+    shared: Option<SharedRing>,
     barrier: Barrier,
     /// When the dead were last looked for.
     swept_ns: u64,
+    /// Since when reliable subscribers have been in the way; 0 = they are not.
+    full_since_ns: u64,
     payload: PhantomData<fn(&T)>,
 }
 
 impl<T: Payload + ?Sized> Publisher<T> {
-    pub(crate) fn new(participant: Participant, ring: ExclusiveRing, barrier: Barrier) -> Self {
-        Publisher { participant, ring, barrier, swept_ns: 0, payload: PhantomData }
+    pub(crate) fn new(
+        participant: Participant,
+        ring: ExclusiveRing,
+        shared: Option<SharedRing>,
+        barrier: Barrier,
+    ) -> Self {
+        let payload = PhantomData;
+        Publisher { participant, ring, shared, barrier, swept_ns: 0, full_since_ns: 0, payload }
     }
 
-    /// The sequence that the next message will have.
+    /// The sequence that the next message will have; on a shared topic, the first that it can have.
     pub fn sequence(&self) -> u64 {
-        self.ring.sequence()
+        match &self.shared {
+            Some(_) if self.participant.attachment.is_forked() => 0,
+            Some(_) => self.participant.region.head().load(Acquire), // [stream position]
+            None => self.ring.sequence(),
+        }
     }
 
     /// Publishes a copy of `message` and returns its sequence. Waits while a reliable subscriber is a whole ring behind.
@@ -65,32 +83,34 @@ impl<T: Payload + ?Sized> Publisher<T> {
     #[inline]
     fn publish_until(&mut self, message: &T, deadline_ns: u64) -> Result<u64, PublishError> {
         let bytes = message.bytes();
-        let at = self.slot(bytes.len(), deadline_ns)?;
-        // SAFETY: `at` is the next slot of the only publisher; `slot` has compared the length; the region is mapped for
+        self.check(bytes.len())?;
+        let at = match self.ring.slot() {
+            Some(at) => at,
+            None if self.shared.is_some() => return self.publish_shared(bytes, deadline_ns),
+            None => self.open(deadline_ns)?,
+        };
+        // SAFETY: `at` is the next slot of the only publisher; `check` has compared the length; the region is mapped for
         // writing (`Topic::publisher`).
         unsafe { payload::write(&self.participant.region, at, bytes) };
         Ok(self.commit(bytes.len() as u32))
     }
 
-    /// The slot of the next message, of `len` bytes.
+    /// Whether a message of `len` bytes may be published from here.
     #[inline]
-    fn slot(&mut self, len: usize, deadline_ns: u64) -> Result<SlotAt, PublishError> {
+    fn check(&self, len: usize) -> Result<(), PublishError> {
         if self.participant.attachment.is_forked() {
             return Err(PublishError::Forked);
         }
-        let region = &*self.participant.region;
-        if T::SIZE.is_none() && len > region.geometry().payload_max as usize {
-            return Err(PublishError::TooLong { len, max: region.geometry().payload_max });
+        let max = self.participant.region.geometry().payload_max;
+        if T::SIZE.is_none() && len > max as usize {
+            return Err(PublishError::TooLong { len, max });
         }
-        match self.ring.slot() {
-            Some(at) => Ok(at),
-            None => self.open(deadline_ns),
-        }
+        Ok(())
     }
 
-    /// Makes what was written in the next slot a message.
+    /// Makes what was written in the next slot of an exclusive topic a message.
     #[inline]
-    pub(crate) fn commit(&mut self, len: u32) -> u64 {
+    fn commit(&mut self, len: u32) -> u64 {
         let region = &*self.participant.region;
         let timestamp_ns = region.geometry().timestamp.then(clock::monotonic_ns);
         let sequence = self.ring.commit(region, len, timestamp_ns);
@@ -98,51 +118,170 @@ impl<T: Payload + ?Sized> Publisher<T> {
         sequence
     }
 
-    /// Opens the next block, as soon as every reliable subscriber has made room or is proven dead.
+    /// Opens the next block of an exclusive topic.
     #[cold]
     #[inline(never)]
     fn open(&mut self, deadline_ns: u64) -> Result<SlotAt, PublishError> {
-        let Participant { attachment, region, index, .. } = &self.participant;
-        let control = region.control();
-        let mut patience = Patience::new();
+        self.when_there_is_room(deadline_ns, |publisher| {
+            publisher.ring.open(&publisher.participant.region)
+        })
+    }
+
+    /// Takes a sequence of a shared topic.
+    fn claim(&mut self, deadline_ns: u64) -> Result<Claim, PublishError> {
+        self.when_there_is_room(deadline_ns, |publisher| match &mut publisher.shared {
+            Some(ring) => ring.claim(&publisher.participant.region),
+            None => Err(Blocked::Corrupt(Corrupt::Stream)),
+        })
+    }
+
+    #[inline(never)]
+    fn publish_shared(&mut self, bytes: &[u8], deadline_ns: u64) -> Result<u64, PublishError> {
         loop {
-            if control.notices.0.retired.load(Acquire) != 0 {
-                return Err(PublishError::Retired); // [notice]
-            }
-            match self.ring.open(region) {
-                Ok(at) => return Ok(at),
-                Err(Blocked::Full) => {}
-                Err(Blocked::Corrupt(corrupt)) => return Err(corrupt.into()),
-            }
-            let now_ns = clock::monotonic_ns();
-            if now_ns.saturating_sub(self.swept_ns) >= STALL_CHECK_NS {
-                self.swept_ns = now_ns;
-                if attachment.sweep_subscribers() > 0 {
-                    continue;
-                }
-            }
-            if now_ns >= deadline_ns {
-                return Err(PublishError::TimedOut);
-            }
-            if !patience.is_left() {
-                let until_ns = deadline_ns.min(now_ns + STALL_CHECK_NS);
-                let bell = &control.publishers_bell.0;
-                bell.sleep(region.bit(*index), Meet::Fence, until_ns, || {
-                    self.ring.may_go_on(region)
-                });
+            let claim = self.claim(deadline_ns)?;
+            // SAFETY: the slot of a claimed sequence is its owner's until it is stamped, and its block is pinned even if the claim
+            // is revoked; `check` has compared the length; the region is mapped for writing.
+            unsafe { payload::write(&self.participant.region, claim.slot, bytes) };
+            if let Some(sequence) = self.commit_claim(claim, bytes.len() as u32) {
+                return Ok(sequence);
             }
         }
     }
 
+    /// Makes what was written in a claimed slot a message; `None` where the claim was revoked meanwhile.
+    fn commit_claim(&mut self, claim: Claim, len: u32) -> Option<u64> {
+        let region = &*self.participant.region;
+        let timestamp_ns = region.geometry().timestamp.then(clock::monotonic_ns);
+        let committed = self.shared.as_mut()?.commit(region, claim, len, timestamp_ns).ok()?;
+        region.control().subscribers_bell.0.ring(self.barrier);
+        Some(committed)
+    }
+
+    /// Commits a loan. A revoked one is copied to a new sequence.
+    #[inline]
+    pub(crate) fn commit_loan(
+        &mut self,
+        message: &T,
+        claim: Option<Claim>,
+    ) -> Result<u64, PublishError> {
+        match claim {
+            None => Ok(self.commit(message.bytes().len() as u32)),
+            Some(claim) => self.commit_shared_loan(message.bytes(), claim),
+        }
+    }
+
+    fn commit_shared_loan(&mut self, bytes: &[u8], claim: Claim) -> Result<u64, PublishError> {
+        if self.participant.attachment.is_forked() {
+            return Err(PublishError::Forked);
+        }
+        if let Some(sequence) = self.commit_claim(claim, bytes.len() as u32) {
+            return Ok(sequence);
+        }
+        if let Some(ring) = &self.shared {
+            ring.keep(&self.participant.region, claim);
+        }
+        let moved = self.publish_shared(bytes, FOREVER);
+        if let Some(ring) = &self.shared {
+            ring.let_go(&self.participant.region);
+        }
+        moved
+    }
+
+    /// A loan of a shared topic was dropped: its sequence never becomes a message.
+    pub(crate) fn abandon_loan(&mut self, claim: Claim) {
+        let Participant { attachment, region, .. } = &self.participant;
+        if let Some(ring) = &mut self.shared
+            && !attachment.is_forked()
+        {
+            ring.abandon(region, claim);
+            region.control().subscribers_bell.0.ring(self.barrier);
+        }
+    }
+
+    /// Does what blocks on reliable subscribers, as soon as each has made room, is proven dead, or has used up its patience.
+    #[inline]
+    fn when_there_is_room<R>(
+        &mut self,
+        deadline_ns: u64,
+        mut attempt: impl FnMut(&mut Self) -> Result<R, Blocked>,
+    ) -> Result<R, PublishError> {
+        let mut patience = Patience::new();
+        loop {
+            self.read_notices()?;
+            match attempt(self) {
+                Ok(done) => {
+                    self.full_since_ns = 0;
+                    return Ok(done);
+                }
+                Err(Blocked::Full) => {}
+                Err(Blocked::Corrupt(corrupt)) => return Err(corrupt.into()),
+            }
+            self.wait_for_room(deadline_ns, &mut patience)?;
+        }
+    }
+
+    /// The topic may have been removed, or a subscriber may need a hand.
+    fn read_notices(&self) -> Result<(), PublishError> {
+        let Participant { attachment, region, index, .. } = &self.participant;
+        let notices = &region.control().notices.0;
+        if notices.retired.load(Acquire) != 0 {
+            return Err(PublishError::Retired); // [notice]
+        }
+        if notices.repair.load(Acquire) != 0 && self.shared.is_some() {
+            repair::lend_a_hand(attachment, region, *index); // [notice]
+        }
+        Ok(())
+    }
+
+    #[cold]
+    fn wait_for_room(
+        &mut self,
+        deadline_ns: u64,
+        patience: &mut Patience,
+    ) -> Result<(), PublishError> {
+        let Participant { attachment, region, index, .. } = &self.participant;
+        let now_ns = clock::monotonic_ns();
+        if self.full_since_ns == 0 {
+            self.full_since_ns = now_ns;
+        }
+        if now_ns.saturating_sub(self.swept_ns) >= STALL_CHECK_NS {
+            self.swept_ns = now_ns;
+            let waited_ns = now_ns - self.full_since_ns;
+            if attachment.sweep_subscribers() + recovery::evict(region, waited_ns) > 0 {
+                return Ok(());
+            }
+        }
+        if now_ns >= deadline_ns {
+            return Err(PublishError::TimedOut);
+        }
+        if !patience.is_left() {
+            let until_ns = deadline_ns.min(now_ns + STALL_CHECK_NS);
+            let bell = &region.control().publishers_bell.0;
+            bell.sleep(region.bit(*index), Meet::Fence, until_ns, || match &self.shared {
+                Some(ring) => ring.may_go_on(region),
+                None => self.ring.may_go_on(region),
+            });
+        }
+        Ok(())
+    }
+
     fn loan_bytes(&mut self, len: usize) -> Result<Loan<'_, T>, PublishError> {
-        let at = self.slot(len, FOREVER)?;
+        self.check(len)?;
+        let (at, claim) = match self.ring.slot() {
+            Some(at) => (at, None),
+            None if self.shared.is_some() => {
+                let claim = self.claim(FOREVER)?;
+                (claim.slot, Some(claim))
+            }
+            None => (self.open(FOREVER)?, None),
+        };
         let region = &self.participant.region;
-        // SAFETY: `at` is the next slot of the only publisher, which the loan borrows as long as it lives; `slot` has compared
-        // the length; the region is mapped for writing.
+        // SAFETY: `at` is the next slot of the only publisher, or that of a claimed sequence, whose block is pinned until the next claim; the loan
+        // borrows the publisher as long as it lives; `check` has compared the length; the region is mapped for writing.
         let message = unsafe { payload::write_in_place(region, at, len) };
         // Size and alignment were compared when the topic was opened.
-        let message = message.ok_or(crate::ring::Corrupt::Table)?;
-        Ok(Loan::new(self, message, len as u32))
+        let message = message.ok_or(Corrupt::Table)?;
+        Ok(Loan::new(self, message, claim))
     }
 }
 
@@ -162,7 +301,8 @@ impl<T: Payload> Publisher<T> {
     /// The next slot, to be written in place: nothing is copied. Waits as [`Publisher::publish`] does.
     ///
     /// The message shows whatever bytes stood in the slot before. It is published by [`Loan::commit`] and, dropped instead, never
-    /// happened. An open loan costs nobody anything.
+    /// happened. An open loan of an exclusive publisher costs nobody anything; one of a shared publisher has taken its sequence already, and
+    /// subscribers wait for it: there, build a message that takes long first, and publish it.
     ///
     /// # Errors
     /// As [`Publisher::publish`].

@@ -1,4 +1,4 @@
-//! What is done for the dead: their entries stop counting.
+//! What is done for the dead, and for those who let others wait: their entries stop counting.
 //!
 //! Alive or dead is asked of the kernel (is the entry's lease held?), never of a clock or a process id. Every step
 //! can be done twice, by several at once, and stopped anywhere. A dead publisher needs nothing here: its successor
@@ -7,6 +7,7 @@
 use crate::atomics::{Acquire, SeqCst, fence};
 use crate::region::{EntryIndex, Region};
 use crate::registry::{self, State};
+use crate::ring::table;
 
 /// Declares the owners of `entries` dead whose lease `is_held` denies. How many there were.
 ///
@@ -29,4 +30,18 @@ pub(crate) fn sweep(
         region.control().publishers_bell.0.ring_after_fence();
     }
     swept
+}
+
+/// Makes lossy the reliable subscribers that keep the block of the head from being opened and whose patience is shorter than what a
+/// publisher has waited. How many there were.
+pub(crate) fn evict(region: &Region, waited_ns: u64) -> u32 {
+    let number = region.geometry().number(region.head().load(Acquire)); // [stream position]
+    let mut evicted = 0;
+    for index in table::who_forbids(region, number) {
+        let patience_ns = region.entry(index).patience_ns.load(Acquire); // [entry]
+        if patience_ns != 0 && waited_ns >= patience_ns && registry::evict(region, index) {
+            evicted += 1;
+        }
+    }
+    evicted
 }

@@ -192,7 +192,8 @@ mod modelled {
                     roster: Line(AtomicU64::new(0)),
                     notices: Line(Notices {
                         retired: AtomicU32::new(0),
-                        repair: AtomicU32::new(0),
+                        reserved: 0,
+                        repair: AtomicU64::new(0),
                     }),
                     recovery: Line(RecoveryLock {
                         word: AtomicU32::new(0),

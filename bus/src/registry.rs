@@ -97,6 +97,15 @@ pub(crate) fn vacate(region: &Region, index: EntryIndex, generation: u64) {
     entry.state.store(State { generation, kind: Kind::Free }.word(), Release); // [entry]
 }
 
+/// Makes a reliable subscriber lossy: it held publishers up for longer than it asked for. It is told at its next block.
+pub(crate) fn evict(region: &Region, index: EntryIndex) -> bool {
+    let state = &region.entry(index).state;
+    let seen = state.load(Acquire); // [entry]
+    let State { generation, kind } = State::of(seen);
+    let lossy = State { generation, kind: Kind::Lossy };
+    kind == Kind::Reliable && state.compare_exchange(seen, lossy.word(), Release, Relaxed).is_ok() // [entry]
+}
+
 /// Declares the owner of an entry dead, if it still is the one that the caller has seen with its lease free.
 pub(crate) fn declare_dead(region: &Region, index: EntryIndex, seen: State) -> bool {
     let dead = State { generation: seen.generation, kind: Kind::Dead };

@@ -13,6 +13,7 @@ use crate::error::ReceiveError;
 use crate::options::Wake;
 use crate::participant::Participant;
 use crate::payload::{self, Payload};
+use crate::repair::{STALL_CHECK_NS, Stuck};
 use crate::ring::SlotAt;
 use crate::ring::hold::Holds;
 use crate::ring::reader::{Next, Reader};
@@ -26,6 +27,9 @@ pub enum Delivery {
     Lossy,
     /// To wait for it, once it is a whole ring behind: it misses nothing. If it dies, the kernel says so, and they go on.
     Reliable,
+    /// As [`Delivery::Reliable`], but not for longer than this: a subscriber that holds publishers up for longer becomes lossy, and is told
+    /// ([`ReceiveError::Evicted`]). What it holds stays as it is.
+    ReliableFor(Duration),
 }
 
 /// The entry of a subscriber and what it holds; shared with its held samples, which outlive it.
@@ -42,13 +46,14 @@ pub struct Subscriber<T: Payload + ?Sized> {
     seat: Arc<Seat>,
     reader: Reader,
     delivery: Delivery,
+    stuck: Stuck,
     payload: PhantomData<fn() -> *const T>,
 }
 
 impl<T: Payload + ?Sized> Subscriber<T> {
     pub(crate) fn new(participant: Participant, reader: Reader, delivery: Delivery) -> Self {
         let seat = Arc::new(Seat { participant, holds: Holds::none() });
-        Subscriber { seat, reader, delivery, payload: PhantomData }
+        Subscriber { seat, reader, delivery, stuck: Stuck::nowhere(), payload: PhantomData }
     }
 
     /// How it was made.
@@ -151,6 +156,7 @@ impl<T: Payload + ?Sized> Subscriber<T> {
             Next::Message(at, sequence) => Ok(Some((at, sequence))),
             Next::Empty => self.nothing(),
             Next::Again => self.poll_again(),
+            Next::Evicted => self.evicted(),
         }
     }
 
@@ -163,6 +169,7 @@ impl<T: Payload + ?Sized> Subscriber<T> {
                 Next::Message(at, sequence) => return Ok(Some((at, sequence))),
                 Next::Empty => return self.nothing(),
                 Next::Again => {}
+                Next::Evicted => return self.evicted(),
             }
         }
         Ok(None)
@@ -171,7 +178,12 @@ impl<T: Payload + ?Sized> Subscriber<T> {
     /// Nothing is there: because nothing comes any more?
     #[inline]
     fn nothing(&mut self) -> Result<Option<(SlotAt, u64)>, ReceiveError> {
-        let region = &self.seat.participant.region;
+        let Participant { attachment, region, .. } = &self.seat.participant;
+        if region.geometry().shared
+            && let Some(at) = self.reader.stuck_at(region)
+        {
+            self.stuck.at(attachment, self.reader.position(), at);
+        }
         if region.control().notices.0.retired.load(Acquire) == 0 {
             return Ok(None); // [notice]
         }
@@ -179,7 +191,13 @@ impl<T: Payload + ?Sized> Subscriber<T> {
             Next::Message(at, sequence) => Ok(Some((at, sequence))),
             Next::Again => Ok(None),
             Next::Empty => Err(ReceiveError::Retired),
+            Next::Evicted => self.evicted(),
         }
+    }
+
+    fn evicted<R>(&mut self) -> Result<R, ReceiveError> {
+        self.delivery = Delivery::Lossy;
+        Err(ReceiveError::Evicted)
     }
 
     /// Looks until something is there or `deadline_ns` has come.
@@ -193,10 +211,18 @@ impl<T: Payload + ?Sized> Subscriber<T> {
                 continue;
             }
             let now_ns = clock::monotonic_ns();
+            let sequence = self.reader.position();
+            let region = &self.seat.participant.region;
+            let stuck = region.geometry().shared && self.reader.stuck_at(region).is_some();
             if now_ns >= deadline_ns {
+                if stuck && self.stuck.is_helpless_at(sequence) {
+                    return Err(ReceiveError::Stalled { sequence });
+                }
                 return Ok(None);
             }
-            self.sleep(deadline_ns.min(now_ns + SLEEP_MAX_NS));
+            // Stuck behind a publisher, it looks more often.
+            let slice_ns = if stuck { STALL_CHECK_NS } else { SLEEP_MAX_NS };
+            self.sleep(deadline_ns.min(now_ns + slice_ns));
         }
     }
 

@@ -20,6 +20,7 @@ use crate::publisher::Publisher;
 use crate::registry::{self, Kind};
 use crate::ring::exclusive::ExclusiveRing;
 use crate::ring::reader::{Reader, Start};
+use crate::ring::shared::SharedRing;
 use crate::ring::{Geometry, table};
 use crate::stats::TopicInfo;
 use crate::subscriber::{Delivery, Subscriber};
@@ -188,8 +189,8 @@ impl<T: Payload + ?Sized> Topic<T> {
         Ok(Topic { attachment: Arc::new(attachment), payload: PhantomData })
     }
 
-    /// Becomes the publisher. The topic has one at a time: after the death of the last one, wherever it was killed, this takes over
-    /// from where it stopped.
+    /// Becomes the publisher, or one of them. An exclusive topic has one at a time: after the death of the last one, wherever it was killed,
+    /// this takes over from where it stopped.
     ///
     /// Cost: maps the topic for writing (a few system calls) and reads the block table.
     ///
@@ -218,14 +219,25 @@ impl<T: Payload + ?Sized> Topic<T> {
                 Err(_) => Barrier::Fence,
             },
         };
+        let shared = region.geometry().shared;
+        if shared {
+            attachment.sweep_publishers();
+        }
         let participant = attachment.occupy(&region, region.publishers())?.ok_or_else(|| {
+            if shared {
+                return AttachError::PublishersFull { max: region.geometry().publishers_max };
+            }
             let owner = region.publishers().next().map(|index| region.entry(index));
             AttachError::PublisherAlive { pid: owner.map_or(0, |entry| entry.pid.load(Relaxed)) }
         })?;
-        let ring = ExclusiveRing::take_over(&region)?;
+        let (ring, shared) = if shared {
+            (ExclusiveRing::unused(&region)?, Some(SharedRing::new(&region, participant.index)))
+        } else {
+            (ExclusiveRing::take_over(&region)?, None)
+        };
         registry::activate(&region, participant.index, participant.generation, Kind::Publisher);
         region.control().subscribers_bell.0.ring(Barrier::Fence); // what was found committed
-        Ok(Publisher::new(participant, ring, barrier))
+        Ok(Publisher::new(participant, ring, shared, barrier))
     }
 
     /// Subscribes to what is published from now on.
@@ -259,6 +271,11 @@ impl<T: Payload + ?Sized> Topic<T> {
         let reader = match delivery {
             Delivery::Lossy => Reader::attach_lossy(region, index, generation, start),
             Delivery::Reliable => Reader::attach_reliable(region, index, generation, start),
+            Delivery::ReliableFor(patience) => {
+                let patience_ns = u64::try_from(patience.as_nanos()).unwrap_or(u64::MAX).max(1);
+                region.entry(index).patience_ns.store(patience_ns, Release); // [entry]: before it counts
+                Reader::attach_reliable(region, index, generation, start)
+            }
         };
         Ok(Subscriber::new(participant, reader?, delivery))
     }

@@ -139,7 +139,7 @@ fn bytes_have_a_length_of_their_own_up_to_the_limit() {
     drop(loan);
     let mut loan = publisher.loan(2).unwrap();
     loan.copy_from_slice(b"xy");
-    assert_eq!(loan.commit(), 11);
+    assert_eq!(loan.commit(), Ok(11));
     assert_eq!(&*subscriber.receive().unwrap(), b"xy");
 }
 

@@ -74,6 +74,13 @@ impl ExclusiveRing {
         Ok(ExclusiveRing { sequence: head, block_end, slot, spares, gate: Gate::closed() })
     }
 
+    /// One whose block is never open: for a topic with shared publishers.
+    pub(crate) fn unused(region: &Region) -> Result<ExclusiveRing, Corrupt> {
+        let slot = region.geometry().slot(region.geometry().block(0)?, 0);
+        let spares = Spares::none(region);
+        Ok(ExclusiveRing { sequence: 0, block_end: 0, slot, spares, gate: Gate::closed() })
+    }
+
     /// The next sequence to be committed.
     #[inline]
     pub(crate) fn sequence(&self) -> u64 {

@@ -12,6 +12,7 @@
 pub(crate) mod exclusive;
 pub(crate) mod hold;
 pub(crate) mod reader;
+pub(crate) mod shared;
 pub(crate) mod table;
 
 use crate::layout::{
@@ -83,6 +84,8 @@ pub(crate) struct Geometry {
     pub(crate) publishers_max: u32,
     pub(crate) subscribers_max: u32,
     pub(crate) hold_blocks: u32,
+    /// Whether many publish at once.
+    pub(crate) shared: bool,
     pub(crate) timestamp: bool,
 }
 
@@ -103,11 +106,14 @@ impl Geometry {
         payload_max: u32,
         payload_align: u32,
         publishers_max: u32,
+        shared: bool,
         subscribers_max: u32,
         hold_blocks: u32,
         timestamp: bool,
     ) -> Option<Geometry> {
-        let spares = u64::from(subscribers_max) + u64::from(hold_blocks) + 1;
+        // One for each pin that can exist at once, and one more. A shared publisher has two: it may be moving a message.
+        let publishers_pins = if shared { 2 * u64::from(publishers_max) } else { 0 };
+        let spares = u64::from(subscribers_max) + u64::from(hold_blocks) + publishers_pins + 1;
         let mut block_len = 1;
         while block_len < BLOCK_LEN_MAX && spares * block_len * 2 <= depth / 2 {
             block_len *= 2;
@@ -132,6 +138,7 @@ impl Geometry {
             publishers_max,
             subscribers_max,
             hold_blocks,
+            shared,
             timestamp,
         };
         let bytes = geometry.slots_len_checked()?.checked_add(geometry.slots_offset())?;
@@ -236,7 +243,7 @@ mod tests {
 
     #[test]
     fn a_block_is_the_largest_that_leaves_the_spares_half_of_the_depth() {
-        let geometry = Geometry::new(65_536, 48, 8, 1, 64, 16, false).unwrap();
+        let geometry = Geometry::new(65_536, 48, 8, 1, false, 64, 16, false).unwrap();
         assert_eq!((geometry.spares, geometry.block_len, geometry.blocks), (81, 256, 256));
         assert_eq!((geometry.payload_offset, geometry.slot_size), (16, 64));
         assert_eq!(geometry.depth(), 65_536);
@@ -244,19 +251,19 @@ mod tests {
 
     #[test]
     fn a_small_ring_has_blocks_of_one_message() {
-        let geometry = Geometry::new(4, 8, 8, 1, 16, 8, true).unwrap();
+        let geometry = Geometry::new(4, 8, 8, 1, false, 16, 8, true).unwrap();
         assert_eq!((geometry.block_len, geometry.blocks, geometry.payload_offset), (1, 4, 24));
     }
 
     #[test]
     fn a_product_that_overflows_is_no_geometry() {
-        assert_eq!(Geometry::new(1 << 28, 1 << 30, 8, 1, 4, 8, false), None);
-        assert_eq!(Geometry::new(1 << 16, 8, 8, 1, 256, 65_000, false), None);
+        assert_eq!(Geometry::new(1 << 28, 1 << 30, 8, 1, false, 4, 8, false), None);
+        assert_eq!(Geometry::new(1 << 16, 8, 8, 1, false, 256, 65_000, false), None);
     }
 
     #[test]
     fn only_physical_blocks_that_exist_are_blocks() {
-        let geometry = Geometry::new(64, 8, 8, 1, 1, 1, false).unwrap();
+        let geometry = Geometry::new(64, 8, 8, 1, false, 1, 1, false).unwrap();
         let last = u64::from(geometry.physical()) - 1;
         assert_eq!(geometry.block(last).unwrap().pinned(), last + 1);
         assert_eq!(geometry.block(last + 1), Err(Corrupt::Table));

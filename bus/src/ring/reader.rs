@@ -14,7 +14,7 @@ use super::{Corrupt, SlotAt, abandoned_stamp, message_stamp, table};
 use crate::atomics::{Acquire, Relaxed, Release, SeqCst, fence};
 use crate::layout::Entry;
 use crate::region::{EntryIndex, Region};
-use crate::registry::{self, Kind};
+use crate::registry::{self, Kind, State};
 
 /// Where a subscriber begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -37,6 +37,8 @@ pub(crate) enum Next {
     Empty,
     /// The reader moved on without a message (lapped, or an abandoned sequence): look again.
     Again,
+    /// The reader was reliable, held publishers up for longer than it asked for, and is lossy from now on.
+    Evicted,
 }
 
 /// How the entry into a block went.
@@ -44,6 +46,7 @@ enum Entered {
     Pinned,
     NotOpen,
     Lapped,
+    Evicted,
 }
 
 /// The private state of one subscriber.
@@ -169,6 +172,7 @@ impl Reader {
                 Entered::Pinned => {}
                 Entered::NotOpen => return Ok(Next::Empty),
                 Entered::Lapped => return Ok(Next::Again),
+                Entered::Evicted => return Ok(Next::Evicted),
             }
         }
         let stamp = region.slot(self.slot).stamp.load(Acquire); // [message]: payload, length and time
@@ -181,6 +185,14 @@ impl Reader {
             return Ok(Next::Again);
         }
         Ok(Next::Empty)
+    }
+
+    /// The slot of the next sequence, if it was taken by a shared publisher and has no message: its publisher is slow, stopped or
+    /// dead. The block is pinned.
+    pub(crate) fn stuck_at(&self, region: &Region) -> Option<SlotAt> {
+        // [stream position]
+        let taken = self.sequence != self.block_end && region.head().load(Acquire) > self.sequence;
+        taken.then_some(self.slot)
     }
 
     /// Moves on to the newest message, if there are several.
@@ -212,7 +224,11 @@ impl Reader {
         let geometry = region.geometry();
         let entry = region.entry(self.index);
         let number = geometry.number(self.sequence);
-        let word = region.table(number).load(Acquire); // [table]: the newest block, if it is another one
+        let word = region.table(number).load(Acquire); // [table]: the newest block, if it is another one; [entry]: and who evicted me
+        if self.reliable && State::of(entry.state.load(Acquire)).kind != Kind::Reliable {
+            self.reliable = false; // [entry]
+            return Ok(Entered::Evicted);
+        }
         match table::age(word, number) {
             Ordering::Less => {
                 self.show_cursor(region, entry);
@@ -231,6 +247,11 @@ impl Reader {
         let again = region.table(number).load(Acquire); // [table]
         if again != word {
             entry.pin.store(0, Release); // [last use]: nothing was read
+            self.block_end = self.sequence;
+            if self.reliable && State::of(entry.state.load(Acquire)).kind != Kind::Reliable {
+                self.reliable = false; // [entry]: evicted meanwhile
+                return Ok(Entered::Evicted);
+            }
             return self.lapped(region, again);
         }
         if self.reliable {

@@ -12,7 +12,7 @@ use core::cmp::Ordering;
 use super::{Block, Corrupt, Geometry};
 use crate::atomics::Acquire;
 use crate::layout::Entry;
-use crate::region::Region;
+use crate::region::{EntryIndex, Region};
 use crate::registry::{Kind, State};
 
 const NUMBER_BITS: u32 = 48;
@@ -47,19 +47,19 @@ pub(crate) fn physical(word: u64, geometry: &Geometry) -> Result<Block, Corrupt>
 }
 
 /// A set of physical blocks.
-struct Blocks(Vec<u64>);
+pub(crate) struct Blocks(Vec<u64>);
 
 impl Blocks {
-    fn none_of(geometry: &Geometry) -> Blocks {
+    pub(crate) fn none_of(geometry: &Geometry) -> Blocks {
         Blocks(vec![0; geometry.physical().div_ceil(64) as usize])
     }
 
-    fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         self.0.fill(0);
     }
 
     /// False where it was there already.
-    fn insert(&mut self, index: u32) -> bool {
+    pub(crate) fn insert(&mut self, index: u32) -> bool {
         let Some(word) = self.0.get_mut(index as usize / 64) else { return false };
         let new = *word & 1 << (index % 64) == 0;
         *word |= 1 << (index % 64);
@@ -68,6 +68,13 @@ impl Blocks {
 
     fn contains(&self, index: u32) -> bool {
         self.0.get(index as usize / 64).is_some_and(|word| word & 1 << (index % 64) != 0)
+    }
+
+    /// The lowest of `count` that is not in it.
+    pub(crate) fn first_missing(&self, count: u32) -> Option<u32> {
+        let word = self.0.iter().position(|word| *word != u64::MAX)?;
+        let index = word as u32 * 64 + self.0[word].trailing_ones();
+        (index < count).then_some(index)
     }
 }
 
@@ -81,6 +88,11 @@ pub(crate) struct Spares {
 }
 
 impl Spares {
+    pub(crate) fn none(region: &Region) -> Spares {
+        let pinned = Blocks::none_of(region.geometry());
+        Spares { unproven: Vec::new(), proven: Vec::new(), pinned }
+    }
+
     /// Derives the spares from the table.
     pub(crate) fn derive(region: &Region) -> Result<Spares, Corrupt> {
         let geometry = region.geometry();
@@ -118,14 +130,7 @@ impl Spares {
     fn scan(&mut self, region: &Region) {
         let Spares { unproven, proven, pinned } = self;
         pinned.clear();
-        for entry in region.subscribers().map(|index| region.entry(index)) {
-            // [last use]: reads of an owner that has left
-            if State::of(entry.state.load(Acquire)).kind.reads() {
-                for_each_pin(entry, |pin| {
-                    pinned.insert(pin);
-                });
-            }
-        }
+        pins(region, pinned);
         unproven.retain(|block| {
             let keep = pinned.contains(block.index());
             if !keep {
@@ -136,13 +141,29 @@ impl Spares {
     }
 }
 
+/// Adds every physical block that anybody pins or holds. Each cell is read once.
+pub(crate) fn pins(region: &Region, blocks: &mut Blocks) {
+    for entry in region.entries().map(|index| region.entry(index)) {
+        // [last use]: reads and writes of an owner that has left
+        if State::of(entry.state.load(Acquire)).kind.is_active() {
+            for_each_pin(entry, |pin| {
+                blocks.insert(pin);
+            });
+        }
+    }
+}
+
 /// The physical blocks that the owner of `entry` pins or holds.
 ///
-/// The pin is read before the holds: a reader fills a hold cell before it moves the pin, so whoever sees the pin moved sees
-/// the hold.
+/// The pin is read before the others: a reader fills a hold cell, and a publisher its second pin, before it moves the pin, so whoever
+/// sees the pin moved sees them.
 fn for_each_pin(entry: &Entry, mut pinned: impl FnMut(u32)) {
     let pin = entry.pin.load(Acquire); // [last use]: the owner's reads of the block it left; [hold]
     if let Some(block) = pin.checked_sub(1) {
+        pinned(block as u32);
+    }
+    let second = entry.second_pin.load(Acquire); // [last use]: the message moved from there
+    if let Some(block) = second.checked_sub(1) {
         pinned(block as u32);
     }
     let mut held = entry.held.load(Acquire); // [last use]: reads through a hold that was given back
@@ -185,17 +206,27 @@ impl Gate {
 /// The first block that the slowest reliable subscriber forbids to open.
 #[cold]
 fn first_forbidden(region: &Region) -> u64 {
-    let geometry = region.geometry();
     let slowest = region
         .subscribers()
         .map(|index| region.entry(index))
         .filter(|entry| State::of(entry.state.load(Acquire)).kind == Kind::Reliable) // [roster]
         .map(|entry| entry.cursor.load(Acquire)) // [last use]: reads below the cursor; [cursor]
         .min();
-    match slowest {
-        Some(cursor) => geometry.number(cursor).saturating_add(u64::from(geometry.blocks)),
-        None => u64::MAX,
-    }
+    slowest.map_or(u64::MAX, |cursor| first_forbidden_by(region, cursor))
+}
+
+/// The reliable subscribers that forbid to open block `number`.
+pub(crate) fn who_forbids(region: &Region, number: u64) -> impl Iterator<Item = EntryIndex> {
+    region.subscribers().filter(move |index| {
+        let entry = region.entry(*index);
+        State::of(entry.state.load(Acquire)).kind == Kind::Reliable // [roster]
+            && first_forbidden_by(region, entry.cursor.load(Acquire)) <= number // [cursor]
+    })
+}
+
+fn first_forbidden_by(region: &Region, cursor: u64) -> u64 {
+    let geometry = region.geometry();
+    geometry.number(cursor).saturating_add(u64::from(geometry.blocks))
 }
 
 /// Whether block `number` may be opened, by a look at every entry: for a publisher that waits.
@@ -208,7 +239,7 @@ mod tests {
     use super::*;
 
     fn geometry() -> Geometry {
-        Geometry::new(64, 8, 8, 1, 1, 1, false).unwrap()
+        Geometry::new(64, 8, 8, 1, false, 1, 1, false).unwrap()
     }
 
     #[test]
