@@ -296,7 +296,8 @@ mod tests {
                 owner = heading.split('`').nth(1).unwrap_or("");
                 continue;
             }
-            let cells: Vec<&str> = line.split('|').map(|cell| cell.trim().trim_matches('`')).collect();
+            let cells: Vec<&str> =
+                line.split('|').map(|cell| cell.trim().trim_matches('`')).collect();
             if let ["", name, offset, len, ..] = cells[..]
                 && let (Ok(offset), Ok(len)) = (offset.parse(), len.parse())
             {
@@ -315,7 +316,6 @@ mod tests {
             .iter()
             .map(|field| (field.owner.to_owned(), field.name.to_owned(), field.offset, field.len))
             .collect();
-        for field in FIELDS { eprintln!("{} {} {} {}", field.owner, field.name, field.offset, field.len); }
         let missing: Vec<_> = built.difference(&documented).collect();
         let wrong: Vec<_> = documented.difference(&built).collect();
         assert!(missing.is_empty(), "not in docs/layout.md: {missing:?}");

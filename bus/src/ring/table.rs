@@ -119,7 +119,7 @@ impl Spares {
         let Spares { unproven, proven, pinned } = self;
         pinned.clear();
         for entry in region.subscribers().map(|index| region.entry(index)) {
-            // [last use]: reads of an owner that has left
+            // [last use]: reads of an owner that has left or is dead
             if State::of(entry.state.load(Acquire)).kind.reads() {
                 for_each_pin(entry, |pin| {
                     pinned.insert(pin);
