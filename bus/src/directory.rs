@@ -2,7 +2,7 @@
 //!
 //! Topic `md/quotes` is `md/quotes/.topic/{data,ctl}`. A creator builds `.new-<random>` beside it, holding the creator's lease on its `ctl`, and renames it
 //! into place without replacing: who loses the race opens the winner's. Who removes a topic renames it to
-//! `.old-<random>` first. Whatever a killed creator or remover left is removed by the next create: renaming claims it, and
+//! `.old-<random>`, then tells those who are attached, then removes its files. Whatever a killed creator or remover left is removed by the next create: renaming claims it, and
 //! a living creator whose directory was taken from under it in the moment before it had its lease begins again.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -15,6 +15,7 @@ use shmbus_sys::shm;
 
 use crate::error::{DirectoryError, NameError};
 use crate::layout::CREATOR_LEASE;
+use crate::participant::Attachment;
 
 pub(crate) const TOPIC: &str = ".topic";
 pub(crate) const DATA: &str = "data";
@@ -292,9 +293,14 @@ fn is_being_built(parent: BorrowedFd<'_>, name: &str) -> bool {
         .unwrap_or(false)
 }
 
-/// Removes a directory of ours with its files.
+/// Tells whoever is attached to the topic in a directory of ours that it is gone, and removes it with its files.
+///
+/// In this order: a remover that is killed in here leaves a directory that the next one finds and begins again with.
 fn discard(parent: BorrowedFd<'_>, name: &str) -> io::Result<()> {
     let directory = shm::open_directory_at(parent, name)?;
+    if let Ok(attachment) = Attachment::open(name, directory.try_clone()?) {
+        attachment.retire();
+    }
     for file in shm::list_at(directory.as_fd())? {
         let _ = shm::unlink_at(directory.as_fd(), &file);
     }

@@ -319,9 +319,6 @@ mod tests {
             .iter()
             .map(|field| (field.owner.to_owned(), field.name.to_owned(), field.offset, field.len))
             .collect();
-        for field in FIELDS {
-            eprintln!("{} {} {} {}", field.owner, field.name, field.offset, field.len);
-        }
         let missing: Vec<_> = built.difference(&documented).collect();
         let wrong: Vec<_> = documented.difference(&built).collect();
         assert!(missing.is_empty(), "not in docs/layout.md: {missing:?}");

@@ -44,6 +44,13 @@ impl<'a, T: Payload + ?Sized> Loan<'a, T> {
     }
 }
 
+impl<T: Payload + ?Sized> Loan<'_, T> {
+    /// The sequence that the message will have, unless it is revoked on a shared topic.
+    pub fn sequence(&self) -> u64 {
+        self.claim.map_or_else(|| self.publisher.sequence(), |claim| claim.sequence)
+    }
+}
+
 impl<T: Payload + ?Sized> Drop for Loan<'_, T> {
     fn drop(&mut self) {
         if let Some(claim) = self.claim {

@@ -9,7 +9,8 @@ use shmbus_sys::map::Mapping;
 use shmbus_sys::shm::{self, Access};
 use shmbus_sys::{clock, fork, process};
 
-use crate::atomics::{Acquire, Relaxed, SeqCst, fence};
+use crate::atomics::{Acquire, Relaxed, Release, SeqCst, fence};
+use crate::bell::Barrier;
 use crate::directory::{CONTROL, DATA};
 use crate::error::{AttachError, OpenError};
 use crate::header::{self, Description};
@@ -54,6 +55,14 @@ impl Attachment {
             owned,
             fork_generation: fork::generation(),
         })
+    }
+
+    /// Tells everybody attached that the topic is gone.
+    pub(crate) fn retire(&self) {
+        let control = self.region.control();
+        control.notices.0.retired.store(1, Release); // [notice]
+        control.subscribers_bell.0.ring(Barrier::Fence);
+        control.publishers_bell.0.ring(Barrier::Fence);
     }
 
     /// Whether this is a forked child, in which the mappings do not exist.
@@ -142,8 +151,8 @@ impl Participant {
         }
         let entry = self.region.entry(self.index);
         let state = State { generation: self.generation, kind: Kind::Lossy };
-        entry.state.store(state.word(), crate::atomics::Release); // [last use]
-        entry.pin.store(0, crate::atomics::Release); // [last use]
+        entry.state.store(state.word(), Release); // [last use]
+        entry.pin.store(0, Release); // [last use]
         self.ring_publishers();
     }
 

@@ -94,7 +94,7 @@ pub(crate) fn vacate(region: &Region, index: EntryIndex, generation: u64) {
     let entry = region.entry(index);
     entry.pin.store(0, Release); // [last use]
     entry.held.store(0, Release); // [last use]
-    entry.state.store(State { generation, kind: Kind::Free }.word(), Release); // [entry]
+    entry.state.store(State { generation, kind: Kind::Free }.word(), Release); // [entry], [last use]
 }
 
 /// Makes a reliable subscriber lossy: it held publishers up for longer than it asked for. It is told at its next block.

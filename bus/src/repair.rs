@@ -25,7 +25,7 @@ pub(crate) struct Stuck {
     since_ns: u64,
     looked_ns: u64,
     /// `data`, mapped for writing; `None` where this process may not, or has not tried.
-    writable: Option<Region>,
+    writable: Option<Box<Region>>,
     refused: bool,
 }
 
@@ -60,7 +60,7 @@ impl Stuck {
         let revoke = timeout_ns != 0 && now_ns - self.since_ns >= timeout_ns;
         if self.writable.is_none() && !self.refused {
             match attachment.writable_region() {
-                Ok(region) => self.writable = Some(region),
+                Ok(region) => self.writable = Some(Box::new(region)),
                 Err(_) => self.refused = true,
             }
         }

@@ -94,11 +94,12 @@ impl TopicInfo {
         let head = region.head().load(Acquire); // [stream position]
         let participant = |index: crate::region::EntryIndex| {
             let entry = region.entry(index);
+            // [entry]: who the owner is, below
             let kind = match State::of(entry.state.load(Acquire)).kind {
                 Kind::Publisher => ParticipantKind::Publisher,
                 Kind::Lossy => ParticipantKind::Lossy,
                 Kind::Reliable => ParticipantKind::Reliable,
-                Kind::Free | Kind::Joining | Kind::Dead => return None, // [entry]
+                Kind::Free | Kind::Joining | Kind::Dead => return None,
             };
             let publishes = kind == ParticipantKind::Publisher;
             let position = if publishes { head } else { entry.position.load(Relaxed) };

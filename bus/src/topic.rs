@@ -286,9 +286,10 @@ impl<T: Payload + ?Sized> Topic<T> {
     }
 
     fn check_retired(&self) -> Result<(), AttachError> {
+        // [notice]
         match self.attachment.region.control().notices.0.retired.load(Acquire) {
             0 => Ok(()),
-            _ => Err(AttachError::Retired), // [notice]
+            _ => Err(AttachError::Retired),
         }
     }
 }
@@ -319,13 +320,7 @@ impl Directory {
                 if participants > 0 && !force {
                     return Err(RemoveError::InUse { name: name.to_owned(), participants });
                 }
-                let control = attachment.region.control();
-                control.notices.0.retired.store(1, Release); // [notice]
-                control.subscribers_bell.0.ring(Barrier::Fence);
-                control.publishers_bell.0.ring(Barrier::Fence);
             }
-            // A topic whose remover was killed between its notice and its name.
-            Err(OpenError::Retired { .. }) => {}
             Err(error @ OpenError::NotFound { .. }) => return Err(error.into()),
             Err(error) if !force => return Err(error.into()),
             Err(_) => {} // corrupt or foreign, and the caller wants it gone

@@ -279,12 +279,10 @@ mod tests {
     use super::*;
     use std::io::Write;
 
-    /// What `input` is cut into: messages, and for what is too long its number and length.
-    fn cut(
-        input: &[u8],
-        framing: Framing,
-        len_max: usize,
-    ) -> Result<Vec<Result<Vec<u8>, (u64, usize)>>> {
+    /// A message, or number and length of what is too long.
+    type Cut = Result<Vec<u8>, (u64, usize)>;
+
+    fn cut(input: &[u8], framing: Framing, len_max: usize) -> Result<Vec<Cut>> {
         let (reader, mut writer) = io::pipe()?;
         let bytes = input.to_vec();
         // In pieces that end anywhere.
@@ -304,7 +302,7 @@ mod tests {
         Ok(pieces)
     }
 
-    fn ok(messages: &[&[u8]]) -> Vec<Result<Vec<u8>, (u64, usize)>> {
+    fn ok(messages: &[&[u8]]) -> Vec<Cut> {
         messages.iter().map(|message| Ok(message.to_vec())).collect()
     }
 

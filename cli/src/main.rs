@@ -74,8 +74,7 @@ fn run(command: Command, dir: Option<&Path>) -> anyhow::Result<()> {
         Command::List(arguments) => list::run(&directory(dir)?, &arguments),
         Command::Info(arguments) => info::run(&directory(dir)?, &arguments),
         Command::Remove(arguments) => remove::run(&directory(dir)?, &arguments),
-        Command::Demo(_) if dir.is_some() => anyhow::bail!("demo takes $SHMBUS_DIR, not --dir"),
-        Command::Demo(arguments) => demo::run(&arguments),
+        Command::Demo(arguments) => demo::run(&directory(dir)?, &arguments),
         Command::DemoChild(arguments) => demo::run_child(&arguments),
     }
 }

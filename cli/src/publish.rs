@@ -200,18 +200,17 @@ impl Stream<'_> {
         if wanted > max as usize {
             bail!("topic {} never has {wanted} subscribers: at most {max}", self.arguments.topic);
         }
-        while wanted > 0 {
+        loop {
             let info = self.topic.info();
+            if text::subscribers(&info) >= wanted {
+                return Ok(());
+            }
             if info.retired {
                 return Err(PublishError::Retired.into());
-            }
-            if text::subscribers(&info) >= wanted {
-                break;
             }
             self.interrupt.check()?;
             std::thread::sleep(LOOK_INTERVAL);
         }
-        Ok(())
     }
 
     fn publish(&mut self, mut input: Input<File>) -> Result<()> {
@@ -299,7 +298,7 @@ impl Stream<'_> {
         let Stream { messages, bytes, skipped, len_max, .. } = *self;
         let seconds = self.first.map_or(Duration::ZERO, |first| first.elapsed()).as_secs_f64();
         let size = text::size(bytes);
-        text::tell(&format!("published {messages} messages, {size} in {seconds:.2} s"));
+        text::tell(&format!("published {messages}, {size} in {seconds:.2} s"));
         if skipped > 0 {
             text::tell(&format!("skipped {skipped} longer than {len_max} bytes"));
         }

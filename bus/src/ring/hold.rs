@@ -88,7 +88,7 @@ fn held_blocks(region: &Region) -> u32 {
         .subscribers()
         .map(|index| region.entry(index))
         .filter(|entry| State::of(entry.state.load(Relaxed)).kind.reads())
-        .map(|entry| entry.held.load(Relaxed).count_ones())
+        .map(|entry| entry.held.load(Relaxed).count_ones()) // [budget]: behind the fence
         .sum()
 }
 

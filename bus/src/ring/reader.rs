@@ -73,8 +73,11 @@ impl Reader {
         generation: u64,
         start: Start,
     ) -> Result<Reader, Corrupt> {
+        // Before it counts: whoever sees it take part publishes for it.
+        let reader = Reader::at(region, index, first(region, start))?;
+        region.entry(index).position.store(reader.sequence, Relaxed);
         registry::activate(region, index, generation, Kind::Lossy);
-        Reader::at(region, index, first(region, start))
+        Ok(reader)
     }
 
     /// Makes an occupied entry a reliable subscriber: from the sequence at which it begins, it misses nothing.

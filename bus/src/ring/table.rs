@@ -144,7 +144,7 @@ impl Spares {
 /// Adds every physical block that anybody pins or holds. Each cell is read once.
 pub(crate) fn pins(region: &Region, blocks: &mut Blocks) {
     for entry in region.entries().map(|index| region.entry(index)) {
-        // [last use]: reads and writes of an owner that has left
+        // [last use]: reads and writes of an owner that has left or is dead
         if State::of(entry.state.load(Acquire)).kind.is_active() {
             for_each_pin(entry, |pin| {
                 blocks.insert(pin);

@@ -98,7 +98,7 @@ impl BusOutlet {
     pub(super) fn send(&mut self, write: impl FnOnce(&mut [u8])) -> Result<()> {
         let mut loan = self.publisher.loan(self.message_len)?;
         write(&mut loan);
-        loan.commit();
+        loan.commit()?;
         Ok(())
     }
 }

@@ -62,7 +62,7 @@ impl FeedTask {
             } else {
                 pace.wait_until(due_ns);
                 let now_ns = monotonic_ns();
-                if now_ns >= give_up_ns {
+                if sent > 0 && now_ns >= give_up_ns {
                     break;
                 }
                 late.record(due_ns, now_ns);

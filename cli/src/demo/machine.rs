@@ -26,6 +26,7 @@ impl Machine {
     /// Processor and kernel, as far as known.
     pub(super) fn name(&self) -> String {
         let known = [self.cpu.as_deref(), self.kernel.as_deref()];
-        known.into_iter().flatten().collect::<Vec<_>>().join(", ")
+        let known: Vec<&str> = known.into_iter().flatten().collect();
+        if known.is_empty() { "unknown".to_owned() } else { known.join(", ") }
     }
 }

@@ -68,7 +68,7 @@ pub(crate) struct Arguments {
     /// How often to kill the feed
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = RangedU64ValueParser::<u32>::new().range(0..=100))]
     kills: u32,
-    /// What to measure
+    /// What to measure, separated by commas
     #[arg(long, value_enum, value_delimiter = ',', value_name = "LIST", default_values_t = Transport::ALL)]
     transports: Vec<Transport>,
     /// No colours, no line that changes
@@ -91,10 +91,9 @@ pub(crate) fn run_child(arguments: &ChildArguments) -> Result<()> {
     child::run(arguments.parent, &arguments.task)
 }
 
-pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+pub(crate) fn run(directory: &Directory, arguments: &Arguments) -> Result<()> {
     let interrupt = Interrupt::install()?;
-    let directory = Directory::from_env()?;
-    topic::remove_leftovers(&directory);
+    topic::remove_leftovers(directory);
 
     let setting = setting(arguments)?;
     let colour = !arguments.plain && io::stdout().is_terminal() && no_color_is_unset();
@@ -102,7 +101,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         show(&report::opening(&setting))?;
     }
     let mut report = Report { setting, fan_outs: Vec::new(), recovery: None };
-    measure(arguments, &interrupt, &directory, &mut report)?;
+    measure(arguments, &interrupt, directory, &mut report)?;
     show(&if arguments.json { report.json()? } else { report.text(colour) })?;
     if !report.is_sound() {
         bail!("messages were lost or damaged: see above");

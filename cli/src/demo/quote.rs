@@ -68,12 +68,11 @@ impl Quote {
         message[CHECKSUM_AT..CHECKSUM_AT + 8].copy_from_slice(&checksum.to_ne_bytes());
     }
 
-    /// Begins to make `message` this quote and stops halfway: neither it nor what was there before is whole now.
-    pub(super) fn begin(&self, message: &mut [u8]) {
+    /// Makes the first half of `message` this quote and the rest neither it nor what was there before.
+    pub(super) fn begin(self, message: &mut [u8]) {
+        self.write(message);
         let half = message.len() / 2;
-        let begun = bytemuck::bytes_of(self);
-        let len = half.min(begun.len());
-        message[..len].copy_from_slice(&begun[..len]);
+        message[half..].fill(!0);
     }
 
     /// The quote in `message`, or `None` if the message is shorter than a quote or its checksum is wrong.
@@ -167,6 +166,15 @@ mod tests {
             if mixture != old && mixture != new {
                 assert_eq!(Quote::read(&mixture), None, "the first {at} bytes are new");
             }
+        }
+    }
+
+    #[test]
+    fn a_quote_that_was_only_begun_shows() {
+        for len in [48, 49, 1000] {
+            let mut begun = message(len, 0, 5);
+            Quote::new(0, 6, 7).begin(&mut begun);
+            assert_eq!(Quote::read(&begun), None, "{len}");
         }
     }
 

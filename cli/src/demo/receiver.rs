@@ -45,7 +45,7 @@ impl ReceiverTask {
         let mut latency = Latency::new()?;
         let mut slow_work = (self.role == Role::Slow)
             .then(|| SlowWork::half_of(self.flow.rate, self.flow.length_ns));
-        let mut first_due_ns = 0;
+        let mut first_due_ns = None;
         let mut last_ns = 0;
         let mut progress_ns = monotonic_ns() + PROGRESS_EVERY_NS;
 
@@ -62,9 +62,7 @@ impl ReceiverTask {
             }
             let Some(quote) = quote else { continue };
             latency.record(quote.due_ns, now_ns);
-            if first_due_ns == 0 {
-                first_due_ns = quote.due_ns;
-            }
+            let _ = first_due_ns.get_or_insert(quote.due_ns);
             last_ns = now_ns;
             if self.says_progress && now_ns >= progress_ns {
                 say(&Line::Progress { received: ledger.counts.received })?;
@@ -74,7 +72,12 @@ impl ReceiverTask {
                 work.on(quote.sequence, quote.due_ns, now_ns);
             }
         }
-        let counts = ledger.counts;
-        Ok(ReceiverReport { counts, latency, first_due_ns, last_ns, cpu_ns: cpu_time_ns() })
+        Ok(ReceiverReport {
+            counts: ledger.counts,
+            latency,
+            first_due_ns: first_due_ns.unwrap_or(0),
+            last_ns,
+            cpu_ns: cpu_time_ns(),
+        })
     }
 }

@@ -56,7 +56,7 @@ impl Recovery {
 
 /// How long a feed publishes before it is killed, and the last one until it closes.
 const FEED_LIFE: Duration = Duration::from_millis(300);
-/// Each life is longer than the one before by this, which is no multiple of any interval.
+/// Each life is longer than the one before by this, so that no two kills come at the same place.
 const LONGER_BY: Duration = Duration::from_micros(17_077);
 
 /// Kills `kills` feeds of `topic`, one after the other.
@@ -68,7 +68,7 @@ pub(super) fn run(
     kills: u32,
     screen: &mut Screen,
 ) -> Result<Recovery> {
-    screen.begin("recovery");
+    screen.begin("kills");
     let mut scene = Scene {
         audience: Audience::assemble(
             &mut children,
@@ -186,7 +186,10 @@ impl Scene<'_> {
             took_over_ns: since_kill(self.connected_ns.context("no feed")?),
             first_quote_ns: since_kill(first_ns.context("no subscribers")?),
             gaps_ns: switches.iter().map(|switch| gap_ns(switch, |quote| quote.at_ns)).collect(),
-            never_published: never_published(switches[0], self.flow.rate),
+            never_published: never_published(
+                switches.first().context("no subscribers")?,
+                self.flow.rate,
+            ),
         })
     }
 }

@@ -149,17 +149,19 @@ impl Report {
             },
         ];
         let late = self.each(|fan_out| fan_out.feed.late.summary().map(|late| micros(late.p50)));
-        notes.push(format!("Of it the feed being late, p50 µs: {late}."));
+        notes.push(format!("The feed's own lateness in it, p50 µs: {late}."));
         if has_slow {
             let age = self.each(|fan_out| fan_out.age_of_slow().map(|age| millis(age.p50)));
             notes.push(format!("Age of what the slow one got, p50 ms: {age}."));
         }
         notes.push(format!(
-            "The feed writes once into the topic, which keeps {} quotes ({:.1} MiB); into\n\
-             sockets and pipes once per subscriber, with the buffers that the kernel gives.",
+            "The feed writes once into the topic, which keeps {} quotes ({:.1} MiB), and once",
             grouped(setting.depth),
             setting.topic_bytes as f64 / f64::from(1 << 20),
         ));
+        notes.push(
+            "per subscriber into sockets and pipes, whose buffers are the kernel's default.".into(),
+        );
         if setting.processes > setting.machine.cores {
             notes.push(format!(
                 "{} took turns on {}: upper percentiles include waiting for a core.",
@@ -235,7 +237,7 @@ fn kill_table(recovery: &Recovery) -> Table {
 }
 
 /// A subscriber that went without for less than it takes to start a process had a backlog.
-const BUSY_NS: u64 = 5_000;
+const BUSY_NS: u64 = 50_000;
 
 fn recovery_words(recovery: &Recovery) -> String {
     let feeds = recovery.kills.len() as u64 + 1;
@@ -245,15 +247,118 @@ fn recovery_words(recovery: &Recovery) -> String {
         counted(recovery.published, "quote", "quotes"),
     );
     text.push_str(if recovery.is_sound() {
-        "the reliable subscriber got every one, once and in order.\n"
+        "the reliable subscriber got each once and in order.\n"
     } else {
         "what the subscribers got is NOT what was published.\n"
     });
     let busy = |gap_ns: &u64| *gap_ns < BUSY_NS;
     if recovery.kills.iter().any(|kill| kill.gaps_ns.iter().any(busy)) {
         text.push_str(
-            "0.00: that subscriber was still working off what the old feed had published.\n",
+            "Next to 0: that subscriber was still working off what the old feed had published.\n",
         );
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::feed::FeedReport;
+    use super::super::latency::Latency;
+    use super::super::receiver::ReceiverReport;
+    use super::*;
+
+    fn receiver(counts: Counts) -> ReceiverReport {
+        let mut latency = Latency::new().expect("constant bounds");
+        latency.record(0, 12_300);
+        ReceiverReport {
+            counts,
+            latency,
+            first_due_ns: 0,
+            last_ns: 999_000_000,
+            cpu_ns: 70_000_000,
+        }
+    }
+
+    /// 1000 quotes over unix sockets, of which the lossy one missed 10.
+    fn report(reliable: Counts) -> Report {
+        let flow = Flow {
+            payload: 48,
+            rate: 1_000,
+            wait: Wait::Block,
+            yields: false,
+            length_ns: 1_000_000_000,
+        };
+        let lossy = Counts { received: 990, missed: 10, ..Counts::default() };
+        let late = Latency::new().expect("constant bounds");
+        let fan_out = FanOut {
+            transport: Transport::Unix,
+            due: 1_000,
+            feed: FeedReport { sent: 1_000, late, cpu_ns: 250_000_000 },
+            receivers: vec![(Role::Reliable, receiver(reliable)), (Role::Lossy, receiver(lossy))],
+        };
+        let setting = Setting {
+            flow,
+            due: 1_000,
+            subscribers: 2,
+            seconds: 1.0,
+            machine: Machine { cores: 2, cpu: None, kernel: None },
+            processes: 3,
+            spinning: 0,
+            depth: 16,
+            topic_bytes: 1 << 20,
+        };
+        Report { setting, fan_outs: vec![fan_out], recovery: None }
+    }
+
+    const ALL: Counts =
+        Counts { received: 1_000, missed: 0, torn: 0, repeated: 0, out_of_order: 0, miscounted: 0 };
+
+    #[test]
+    fn the_table_says_what_was_measured() {
+        let report = report(ALL);
+        assert!(report.is_sound());
+        let text = report.text(false);
+        let row = text.lines().find(|line| line.starts_with("unix")).expect("a row");
+        let cells: Vec<&str> = row.split_whitespace().collect();
+        let latency = ["12.3"; 4];
+        let expected = [&["unix", "1,000", "1,000"], &latency[..], &["10", "-", "0.25", "0.14"]];
+        assert_eq!(cells, expected.concat());
+        assert!(text.contains("1,990 quotes checked: none torn"), "{text}");
+        assert!(text.contains("3 processes took turns on 2 cores"), "{text}");
+    }
+
+    #[test]
+    fn whatever_went_wrong_makes_the_report_unsound_and_is_said() {
+        for (wrong, said) in [
+            (Counts { received: 999, missed: 1, ..ALL }, "over: unix"),
+            (Counts { torn: 1, ..ALL }, "1 torn"),
+            (Counts { repeated: 2, ..ALL }, "2 repeated"),
+            (Counts { out_of_order: 3, ..ALL }, "3 out of order"),
+            (Counts { miscounted: 4, ..ALL }, "4 miscounted"),
+        ] {
+            let report = report(wrong);
+            assert!(!report.is_sound(), "{wrong:?}");
+            let text = report.text(false);
+            assert!(text.contains("NOT SOUND") && text.contains(said), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_feed_that_did_not_keep_up_is_named() {
+        let mut report = report(Counts { received: 400, ..ALL });
+        report.fan_outs[0].feed.sent = 400;
+        let text = report.text(false);
+        assert!(text.contains("unix: the feed could NOT keep up: 400 of 1,000"), "{text}");
+        assert!(report.is_sound(), "slow is not wrong");
+    }
+
+    #[test]
+    fn spinning_on_too_few_cores_is_said_before_anything_runs() {
+        let mut setting = report(ALL).setting;
+        setting.flow.wait = Wait::Spin;
+        setting.spinning = 3;
+        assert!(opening(&setting).contains("OVERSUBSCRIBED"));
+        setting.machine.cores = 3;
+        assert!(!opening(&setting).contains("OVERSUBSCRIBED"));
+    }
 }

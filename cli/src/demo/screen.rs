@@ -30,17 +30,16 @@ impl Screen {
         self.step += 1;
         self.what = what.to_string();
         self.shown = None;
-        if self.live {
-            self.progress(0, 1, "quotes");
-        } else {
-            self.show(&format!("[{}/{}] {} ...\n", self.step, self.steps, self.what));
+        let end = if self.live { "" } else { "\n" };
+        self.show(&format!("[{}/{}] {} ...{end}", self.step, self.steps, self.what));
+        if !self.live {
             self.shown = Some(Instant::now());
         }
     }
 
     /// So many `things` of `all` are done.
     pub(super) fn progress(&mut self, done: u64, all: u64, things: &str) {
-        let text = format!("{} {things}", grouped(done));
+        let text = format!("{} of {} {things}", grouped(done), grouped(all));
         let head = format!("[{}/{}] {:<8}", self.step, self.steps, self.what);
         if self.live {
             let full = (done.min(all) * BAR_LEN).checked_div(all).unwrap_or(0) as usize;

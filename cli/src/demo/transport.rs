@@ -213,3 +213,38 @@ impl Outlet {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_subscriber_is_reliable_and_the_last_of_three_or_more_slow() {
+        let roles = |all| (0..all).map(|index| Role::of(index, all)).collect::<Vec<_>>();
+        assert_eq!(roles(1), [Role::Reliable]);
+        assert_eq!(roles(2), [Role::Reliable, Role::Lossy]);
+        assert_eq!(roles(4), [Role::Reliable, Role::Lossy, Role::Lossy, Role::Slow]);
+    }
+
+    #[test]
+    fn the_last_message_reaches_a_subscriber_that_missed_most() {
+        let wait = Wait::Block;
+        // More than fits into the socket at once: nothing gets through that is not insisted on.
+        let flow = Flow { payload: 1 << 20, rate: 1, wait, yields: false, length_ns: 0 };
+        let name = format!("shmbus-test-{}", std::process::id());
+        let spec = SourceSpec::Unix(name);
+        let (mut source, address) = Source::open(&spec, Role::Lossy, &flow).expect("listening");
+        let mut outlet = Outlet::open(None, &[(Role::Lossy, address)], &flow).expect("connected");
+        source.accept().expect("accepted");
+        for _ in 0..20 {
+            outlet.send(|message| message.fill(1)).expect("dropped, if it does not fit");
+        }
+        let feed = std::thread::spawn(move || outlet.send_last(|message| message.fill(2)));
+        let mut received = Vec::new();
+        while let Some(first) = source.next(|message, _| message[0]).expect("readable") {
+            received.push(first);
+        }
+        feed.join().expect("no panic").expect("sent");
+        assert_eq!(received, [1, 2]);
+    }
+}

@@ -1,0 +1,182 @@
+//! What `docs/` says of the code, held against the code: the name of every memory ordering, the files that may be unsafe, the crash points.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_path_buf()
+}
+
+fn document(name: &str) -> String {
+    fs::read_to_string(root().join("docs").join(name)).unwrap()
+}
+
+/// A source file: its path below the root and its text, without the tests at its end.
+struct Source {
+    path: String,
+    text: String,
+}
+
+/// All source files below `folders`, sorted.
+fn sources(folders: &[&str]) -> Vec<Source> {
+    let root = root();
+    let mut paths = Vec::new();
+    let mut pending: Vec<PathBuf> = folders.iter().map(|folder| root.join(folder)).collect();
+    while let Some(folder) = pending.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            match path.extension() {
+                _ if path.is_dir() => pending.push(path),
+                Some(extension) if extension == "rs" => paths.push(path),
+                _ => {}
+            }
+        }
+    }
+    paths.sort();
+    let source = |path: PathBuf| {
+        let text = fs::read_to_string(&path).unwrap();
+        let tests = text
+            .match_indices("\n#[cfg(")
+            .find(|(at, _)| {
+                let line = text[at + 1..].lines().next().unwrap_or("");
+                line.contains("test") && text[at + 1 + line.len()..].starts_with("\nmod tests {")
+            })
+            .map_or(text.len(), |(at, _)| at);
+        let path = path.strip_prefix(&root).unwrap().to_str().unwrap().to_owned();
+        Source { path, text: text[..tests].to_owned() }
+    };
+    paths.into_iter().map(source).collect()
+}
+
+/// The sources of the protocol: what shares memory with other processes. Not its models, which weaken nothing on purpose.
+fn protocol() -> Vec<Source> {
+    let mut sources = sources(&["bus/src", "bus-sys/src"]);
+    sources.retain(|source| {
+        !["bus/src/models.rs", "bus/src/crash.rs", "bus/src/atomics.rs"].contains(&&*source.path)
+    });
+    sources
+}
+
+/// Code and plain comment of a line. A documentation comment is neither.
+fn split(line: &str) -> (&str, &str) {
+    match line.split_once("//") {
+        Some((code, comment)) if comment.starts_with(['/', '!']) => (code, ""),
+        Some(parts) => parts,
+        None => (line, ""),
+    }
+}
+
+/// Whether code orders memory: names an ordering that is not `Relaxed`, other than to import it.
+fn orders(code: &str) -> bool {
+    let code = code.trim_start();
+    let imports = ["use ", "pub use ", "pub(crate) use "].iter().any(|use_| code.starts_with(use_));
+    !imports
+        && code
+            .split(|c: char| !c.is_alphanumeric() && c != '_')
+            .any(|word| ["Acquire", "Release", "AcqRel", "SeqCst"].contains(&word))
+}
+
+/// The names in brackets in a comment: `[message]: payload and length; [last use]`.
+fn labels(comment: &str) -> Vec<String> {
+    let is_name = |name: &str| {
+        name.starts_with(|c: char| c.is_ascii_lowercase())
+            && name.chars().all(|c| c.is_ascii_lowercase() || c == ' ' || c == '/')
+    };
+    comment
+        .split('[')
+        .skip(1)
+        .filter_map(|rest| rest.split_once(']'))
+        .filter(|(name, _)| is_name(name))
+        .map(|(name, _)| name.to_owned())
+        .collect()
+}
+
+/// The first cells of the rows of the tables below a heading, without backquotes and brackets.
+fn first_cells(document: &str, heading: &str) -> BTreeSet<String> {
+    let section = document.split("\n## ").find(|section| section.starts_with(heading));
+    section
+        .unwrap_or_else(|| panic!("there is no section {heading}"))
+        .lines()
+        .filter_map(|line| line.strip_prefix("| ")?.split(" |").next())
+        .filter(|cell| cell.starts_with(['`', '[']))
+        .map(|cell| cell.trim_matches(['`', '[', ']']).to_owned())
+        .collect()
+}
+
+#[test]
+fn every_ordering_has_a_name_beside_it() {
+    let mut nameless = Vec::new();
+    let mut count = 0;
+    for Source { path, text } in protocol() {
+        let lines: Vec<_> = text.lines().map(split).collect();
+        for (i, (code, _)) in lines.iter().enumerate() {
+            if orders(code) {
+                count += 1;
+                let beside = &lines[i.saturating_sub(1)..lines.len().min(i + 2)];
+                if beside.iter().all(|(_, comment)| labels(comment).is_empty()) {
+                    nameless.push(format!("{path}:{}: {}", i + 1, code.trim()));
+                }
+            }
+        }
+    }
+    assert!(count > 50, "only {count} orderings were found: this test looks in the wrong place");
+    assert!(nameless.is_empty(), "no `// [name]` beside:\n{}", nameless.join("\n"));
+}
+
+#[test]
+fn every_name_of_an_ordering_stands_on_both_sides_and_in_the_document() {
+    let mut places: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for Source { path, text } in protocol() {
+        for (i, line) in text.lines().enumerate() {
+            for name in labels(split(line).1) {
+                places.entry(name).or_default().push(format!("{path}:{}", i + 1));
+            }
+        }
+    }
+    let alone: Vec<_> = places.iter().filter(|(_, places)| places.len() < 2).collect();
+    assert!(alone.is_empty(), "a name on one side only: {alone:?}");
+    let used: BTreeSet<String> = places.into_keys().collect();
+    let documented = first_cells(&document("memory-model.md"), "The edges");
+    let missing: Vec<_> = used.difference(&documented).collect();
+    let unused: Vec<_> = documented.difference(&used).collect();
+    assert!(missing.is_empty(), "in the code and not in docs/memory-model.md: {missing:?}");
+    assert!(unused.is_empty(), "in docs/memory-model.md and not in the code: {unused:?}");
+}
+
+#[test]
+fn the_files_that_may_be_unsafe_are_those_of_the_document() {
+    let unsafe_files: BTreeSet<String> =
+        sources(&["bus/src", "bus-sys/src", "cli/src", "bench/src"])
+            .into_iter()
+            .filter(|source| {
+                source.text.lines().any(|line| split(line).0.contains("allow(unsafe_code)"))
+            })
+            .map(|source| source.path)
+            .collect();
+    let documented = first_cells(&document("unsafe.md"), "The files");
+    let missing: Vec<_> = unsafe_files.difference(&documented).collect();
+    let unused: Vec<_> = documented.difference(&unsafe_files).collect();
+    assert!(missing.is_empty(), "allow unsafe code and are not in docs/unsafe.md: {missing:?}");
+    assert!(unused.is_empty(), "in docs/unsafe.md and allow no unsafe code: {unused:?}");
+}
+
+#[test]
+fn a_model_kills_at_every_crash_point() {
+    let models = fs::read_to_string(root().join("bus/src/models.rs")).unwrap();
+    let mut points = BTreeSet::new();
+    for Source { text, .. } in protocol() {
+        let calls = text.split("crash::point(\"").skip(1);
+        points.extend(calls.filter_map(|rest| rest.split('"').next()).map(str::to_owned));
+    }
+    assert!(!points.is_empty(), "no crash point was found");
+    let spared: Vec<_> = points
+        .iter()
+        .filter(|point| {
+            let quoted = format!("\"{point}\"");
+            // A model may have points of its own: naming one is not killing there.
+            models.matches(&quoted).count() == models.matches(&format!("point({quoted})")).count()
+        })
+        .collect();
+    assert!(spared.is_empty(), "no model kills at {spared:?}");
+}

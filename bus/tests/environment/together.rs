@@ -1,0 +1,149 @@
+//! Several processes that open, create and remove one name at the same time.
+#![allow(unsafe_code)] // fcntl
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::fd::AsRawFd;
+use std::path::Path;
+
+use super::{Player, directory, role, say, small, tree};
+use shmbus::{CreateError, Delivery, Directory, OpenError, RemoveError, Topic};
+
+#[test]
+fn whoever_opens_or_creates_a_name_at_the_same_time_gets_the_same_topic() {
+    const PROCESSES: usize = 8;
+    const ROUNDS: u64 = 50;
+    let (path, directory) = directory();
+    let mut players: Vec<Player> =
+        (0..PROCESSES).map(|_| Player::new(role("opener", path.path()))).collect();
+    for player in &mut players {
+        assert_eq!(player.hear(), "here");
+    }
+    for round in 0..ROUNDS {
+        players.iter_mut().for_each(|player| player.tell("open"));
+        players.iter_mut().for_each(|player| assert_eq!(player.hear(), "opened"));
+        let publisher = round as usize % PROCESSES;
+        players[publisher].tell("publish");
+        assert_eq!(players[publisher].hear(), "published");
+        players.iter_mut().for_each(|player| player.tell("receive"));
+        for player in &mut players {
+            assert_eq!(player.hear(), format!("received {round}"));
+        }
+        assert_eq!(directory.topics().unwrap(), ["race/t"]);
+        let left = tree(path.path());
+        let expected =
+            ["race", "race/t", "race/t/.topic", "race/t/.topic/ctl", "race/t/.topic/data"];
+        assert_eq!(left, expected.iter().map(|name| path.path().join(name)).collect());
+        directory.remove("race/t", true).unwrap();
+        assert_eq!(tree(path.path()), BTreeSet::new());
+    }
+    players.iter_mut().for_each(Player::ends_well);
+}
+
+pub(super) fn play_opener(path: &Path) {
+    let directory = Directory::at(path).unwrap();
+    let mut round = 0_u64;
+    let mut open = None;
+    say("here");
+    for line in std::io::stdin().lines() {
+        match line.unwrap().as_str() {
+            "open" => {
+                drop(open.take());
+                let topic =
+                    Topic::<u64>::open_or_create_in(&directory, "race/t", &small()).unwrap();
+                let subscriber = topic.subscriber(Delivery::Reliable).unwrap();
+                open = Some((topic, subscriber));
+                say("opened");
+            }
+            "publish" => {
+                let (topic, _) = open.as_ref().unwrap();
+                topic.publisher().unwrap().publish(&round).unwrap();
+                say("published");
+            }
+            "receive" => {
+                let (_, subscriber) = open.as_mut().unwrap();
+                let received = subscriber.try_receive().unwrap().map(|sample| *sample);
+                match received {
+                    Some(message) => say(&format!("received {message}")),
+                    None => say("received nothing: another topic of the same name"),
+                }
+                round += 1;
+            }
+            other => panic!("{other}"),
+        }
+    }
+}
+
+#[test]
+fn what_a_living_creator_builds_is_left_alone_and_what_a_dead_one_left_is_removed() {
+    let (path, directory) = directory();
+    let draft = path.path().join("t/.new-0123456789abcdef");
+    fs::create_dir_all(&draft).unwrap();
+    let ctl = fs::File::create(draft.join("ctl")).unwrap();
+    let lease = libc::flock {
+        l_type: libc::F_WRLCK as libc::c_short,
+        l_whence: libc::SEEK_SET as libc::c_short,
+        l_start: 0, // the byte of the creator
+        l_len: 1,
+        l_pid: 0,
+    };
+    // SAFETY: an open descriptor, and a lock that is valid for reads.
+    let taken = unsafe { libc::fcntl(ctl.as_raw_fd(), libc::F_OFD_SETLK, &raw const lease) };
+    assert_eq!(taken, 0);
+    Topic::<u64>::create_in(&directory, "t", &small()).unwrap();
+    directory.remove("t", false).unwrap();
+    assert!(draft.join("ctl").exists());
+    drop(ctl);
+    Topic::<u64>::create_in(&directory, "t", &small()).unwrap();
+    assert!(!draft.exists());
+}
+
+#[test]
+fn creating_and_removing_at_the_same_time_is_never_more_than_a_typed_error() {
+    let (path, directory) = directory();
+    let mut players: Vec<Player> =
+        (0..4).map(|_| Player::new(role("churner", path.path()))).collect();
+    let mut made = 0;
+    for player in &mut players {
+        made += player.hear().parse::<u32>().unwrap();
+        player.ends_well();
+    }
+    assert!(made > 0);
+    _ = directory.remove("x/t", true);
+    Topic::<u64>::create_in(&directory, "x/t", &small()).unwrap(); // removes what was left
+    directory.remove("x/t", false).unwrap();
+    assert_eq!(tree(path.path()), BTreeSet::new());
+}
+
+pub(super) fn play_churner(path: &Path) {
+    let directory = Directory::at(path).unwrap();
+    let mut made = 0;
+    let mut wrong = Vec::new();
+    for number in 0..300_u64 {
+        match Topic::<u64>::create_in(&directory, "x/t", &small()) {
+            Ok(_) => made += 1,
+            Err(CreateError::Exists { .. }) => {}
+            Err(CreateError::Open(OpenError::Retired { .. } | OpenError::NotFound { .. })) => {}
+            Err(error) => wrong.push(format!("create: {error:?}")),
+        }
+        match Topic::<u64>::open_or_create_in(&directory, "x/t", &small()) {
+            Ok(topic) => match (topic.publisher(), topic.subscriber(Delivery::Lossy)) {
+                (Ok(mut publisher), Ok(mut subscriber)) => {
+                    _ = publisher.try_publish(number);
+                    _ = subscriber.try_receive().map(|_| ());
+                }
+                _ => continue,
+            },
+            Err(CreateError::Exists { .. }) => {}
+            Err(CreateError::Open(OpenError::Retired { .. } | OpenError::NotFound { .. })) => {}
+            Err(error) => wrong.push(format!("open_or_create: {error:?}")),
+        }
+        match directory.remove("x/t", !number.is_multiple_of(3)) {
+            Ok(()) | Err(RemoveError::InUse { .. }) => {}
+            Err(RemoveError::Open(OpenError::NotFound { .. } | OpenError::Retired { .. })) => {}
+            Err(error) => wrong.push(format!("remove: {error:?}")),
+        }
+    }
+    say(&made.to_string());
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}

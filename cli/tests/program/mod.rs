@@ -1,0 +1,210 @@
+//! The program under test, in a directory of topics of its own.
+#![allow(dead_code)] // each test file uses a part of this
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
+use shmbus::{Directory, TopicInfo};
+
+/// A directory in memory: for topics, and for files beside them.
+pub(crate) struct Place(tempfile::TempDir);
+
+impl Place {
+    pub(crate) fn new() -> Place {
+        Place(tempfile::tempdir_in("/dev/shm").expect("/dev/shm can be written"))
+    }
+
+    pub(crate) fn topics_path(&self) -> PathBuf {
+        self.0.path().join("topics")
+    }
+
+    pub(crate) fn directory(&self) -> Directory {
+        Directory::at(self.topics_path()).unwrap()
+    }
+
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    /// A file with `bytes` in it.
+    pub(crate) fn written(&self, name: &str, bytes: &[u8]) -> String {
+        std::fs::write(self.file(name), bytes).unwrap();
+        self.file(name).to_str().unwrap().to_owned()
+    }
+
+    pub(crate) fn command<A: AsRef<OsStr>>(&self, arguments: &[A]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_shmbus"));
+        command.args(arguments).env("SHMBUS_DIR", self.topics_path());
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+
+    /// Runs to the end, with nothing as input.
+    pub(crate) fn run(&self, arguments: &[&str]) -> Done {
+        self.start(arguments).finish()
+    }
+
+    /// Runs to the end, with `input` as input.
+    pub(crate) fn run_with(&self, input: &[u8], arguments: &[&str]) -> Done {
+        let mut running = self.start(arguments);
+        let mut stdin = running.stdin();
+        let input = input.to_vec();
+        // It may end before it has read everything.
+        let writing = thread::spawn(move || drop(stdin.write_all(&input)));
+        let done = running.finish();
+        writing.join().unwrap();
+        done
+    }
+
+    pub(crate) fn start(&self, arguments: &[&str]) -> Running {
+        Running(Some(self.command(arguments).spawn().unwrap()))
+    }
+
+    /// Starts it with standard output to a file beside the topics.
+    pub(crate) fn start_into(&self, file: &str, arguments: &[&str]) -> Running {
+        let file = File::create(self.file(file)).unwrap();
+        Running(Some(self.command(arguments).stdout(file).spawn().unwrap()))
+    }
+
+    /// Waits until `is_so` is true of topic `name`.
+    pub(crate) fn wait_until(&self, name: &str, is_so: impl Fn(&TopicInfo) -> bool) {
+        while !self.directory().inspect(name).is_ok_and(|info| is_so(&info)) {
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+/// A program that runs; killed if the test fails before it ends.
+pub(crate) struct Running(Option<Child>);
+
+impl Running {
+    fn child(&mut self) -> &mut Child {
+        self.0.as_mut().unwrap()
+    }
+
+    pub(crate) fn pid(&mut self) -> u32 {
+        self.child().id()
+    }
+
+    pub(crate) fn stdin(&mut self) -> std::process::ChildStdin {
+        self.child().stdin.take().unwrap()
+    }
+
+    pub(crate) fn stdout(&mut self) -> std::process::ChildStdout {
+        self.child().stdout.take().unwrap()
+    }
+
+    pub(crate) fn stderr(&mut self) -> std::process::ChildStderr {
+        self.child().stderr.take().unwrap()
+    }
+
+    pub(crate) fn signal(&mut self, signal: Signal) {
+        kill_process(self.rustix_pid(), signal).unwrap();
+    }
+
+    /// Stops it; returns when it is stopped.
+    pub(crate) fn stop(&mut self) {
+        self.signal(Signal::STOP);
+        waitid(WaitId::Pid(self.rustix_pid()), WaitIdOptions::STOPPED).unwrap();
+    }
+
+    /// Whether it is stopped at this moment.
+    pub(crate) fn is_stopped(&mut self) -> bool {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap();
+        stat.rsplit(')').next().unwrap().trim_start().starts_with('T')
+    }
+
+    fn rustix_pid(&mut self) -> Pid {
+        Pid::from_raw(self.pid().try_into().unwrap()).unwrap()
+    }
+
+    /// Waits for its end, which is also that of its input.
+    pub(crate) fn finish(mut self) -> Done {
+        let mut child = self.0.take().unwrap();
+        drop(child.stdin.take());
+        let stderr = child.stderr.take();
+        let reading = thread::spawn(move || {
+            let mut text = String::new();
+            stderr.map_or(Ok(0), |mut pipe| pipe.read_to_string(&mut text)).map(|_| text)
+        });
+        let mut stdout = Vec::new();
+        if let Some(mut pipe) = child.stdout.take() {
+            pipe.read_to_end(&mut stdout).unwrap();
+        }
+        let status = child.wait().unwrap();
+        Done { status, stdout, stderr: reading.join().unwrap().unwrap() }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.0.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// What a program has left.
+#[derive(Debug)]
+pub(crate) struct Done {
+    pub status: ExitStatus,
+    pub stdout: Vec<u8>,
+    pub stderr: String,
+}
+
+impl Done {
+    pub(crate) fn code(&self) -> i32 {
+        self.status.code().unwrap_or_else(|| panic!("died of {:?}: {self:?}", self.status.signal()))
+    }
+
+    pub(crate) fn text(&self) -> &str {
+        std::str::from_utf8(&self.stdout).unwrap()
+    }
+
+    /// It must have succeeded.
+    #[track_caller]
+    pub(crate) fn ok(self) -> Done {
+        assert_eq!(self.code(), 0, "{self:?}");
+        self
+    }
+
+    /// It must have failed with `code` and said all of `words`.
+    #[track_caller]
+    pub(crate) fn failed(self, code: i32, words: &[&str]) -> Done {
+        assert_eq!(self.code(), code, "{self:?}");
+        for word in words {
+            assert!(self.stderr.contains(word), "{word:?} is not in: {}", self.stderr);
+        }
+        self
+    }
+
+    /// The last line on standard error that begins with `verb`: its two numbers, as in `received 3, missed 4`.
+    #[track_caller]
+    pub(crate) fn total(&self, verb: &str) -> (u64, u64) {
+        let prefix = format!("shmbus: {verb} ");
+        let line = self.stderr.lines().rev().find(|line| line.starts_with(&prefix));
+        let line = line.unwrap_or_else(|| panic!("no {verb} in {self:?}"));
+        let mut numbers = line.split(|c: char| !c.is_ascii_digit()).filter(|word| !word.is_empty());
+        let mut number = || numbers.next().unwrap().parse().unwrap();
+        (number(), number())
+    }
+}
+
+/// Whether two files have the same bytes.
+#[track_caller]
+pub(crate) fn assert_same(one: &Path, other: &Path) {
+    let (one, other) = (std::fs::read(one).unwrap(), std::fs::read(other).unwrap());
+    assert_eq!(one.len(), other.len());
+    if one != other {
+        let differs = one.iter().zip(&other).position(|(a, b)| a != b);
+        panic!("byte {} differs", differs.unwrap());
+    }
+}
