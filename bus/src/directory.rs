@@ -132,7 +132,9 @@ impl Directory {
 fn collect(fd: BorrowedFd<'_>, name: &str, names: &mut Vec<String>) -> io::Result<()> {
     for child in shm::list_at(fd)? {
         if child == TOPIC {
-            names.push(name.to_owned());
+            if TopicName::new(name).is_ok() {
+                names.push(name.to_owned());
+            }
         } else if !child.starts_with('.') {
             let path = if name.is_empty() { child.clone() } else { format!("{name}/{child}") };
             match shm::open_directory_at(fd, &child) {
@@ -207,9 +209,10 @@ impl TopicName {
                     Err(_) => None,
                 },
             );
-            let Some(Ok(parent)) = parent else { return };
-            if shm::remove_directory_at(parent.as_fd(), segments[depth]).is_err() {
-                return; // not empty, or gone
+            let Some(Ok(parent)) = parent else { continue };
+            match shm::remove_directory_at(parent.as_fd(), segments[depth]) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return, // not empty
+                _ => {}
             }
         }
     }
@@ -230,7 +233,9 @@ impl<'a> Draft<'a> {
     pub(crate) fn begin(parent: BorrowedFd<'a>, mode: u32) -> io::Result<(Draft<'a>, OwnedFd)> {
         let name = format!("{NEW}{:016x}", random());
         shm::make_directory_at(parent, &name, directory_mode(mode))?;
-        let directory = shm::open_directory_at(parent, &name)?;
+        let directory = shm::open_directory_at(parent, &name).inspect_err(|_| {
+            let _ = shm::remove_directory_at(parent, &name);
+        })?;
         let mut draft = Draft { parent, name, directory, lease: None, published: false };
         let ctl = shm::create_at(draft.directory.as_fd(), CONTROL, mode)?;
         let lease = Lease::open_at(draft.directory.as_fd(), CONTROL)?;
@@ -256,7 +261,11 @@ impl<'a> Draft<'a> {
 impl Drop for Draft<'_> {
     fn drop(&mut self) {
         if !self.published {
-            let _ = discard(self.parent, &self.name);
+            // Without a new descriptor: the want of one may be why.
+            for file in [DATA, CONTROL] {
+                let _ = shm::unlink_at(self.directory.as_fd(), file);
+            }
+            let _ = shm::remove_directory_at(self.parent, &self.name);
         }
     }
 }
@@ -297,7 +306,13 @@ fn is_being_built(parent: BorrowedFd<'_>, name: &str) -> bool {
 ///
 /// In this order: a remover that is killed in here leaves a directory that the next one finds and begins again with.
 fn discard(parent: BorrowedFd<'_>, name: &str) -> io::Result<()> {
-    let directory = shm::open_directory_at(parent, name)?;
+    let directory = match shm::open_directory_at(parent, name) {
+        // Not a directory: a file or link that stood in its place.
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
+            return shm::unlink_at(parent, name);
+        }
+        other => other?,
+    };
     if let Ok(attachment) = Attachment::open(name, directory.try_clone()?) {
         attachment.retire();
     }
@@ -314,7 +329,10 @@ fn directory_mode(mode: u32) -> u32 {
 
 /// 64 bits that nobody else has: of a hash whose keys the kernel's random numbers seed.
 pub(crate) fn random() -> u64 {
-    RandomState::new().build_hasher().finish()
+    let mut hasher = RandomState::new().build_hasher(); // a forked child has its parent's keys
+    hasher.write_u32(shmbus_sys::process::pid());
+    hasher.write_u64(shmbus_sys::clock::monotonic_ns());
+    hasher.finish()
 }
 
 fn already_there(made: io::Result<()>) -> io::Result<()> {

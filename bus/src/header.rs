@@ -113,7 +113,7 @@ pub(crate) fn check(
         ("subscribers_max", (1..=SUBSCRIBERS_LIMIT).contains(&header.subscribers_max)),
         ("subscribers_max", header.subscribers_max == control.subscribers_max),
         ("hold_blocks", header.hold_blocks <= 4096),
-        ("depth", header.depth.is_power_of_two() && (4..=1 << 28).contains(&header.depth)),
+        ("depth", header.depth.is_power_of_two() && (4..=1 << 27).contains(&header.depth)),
         ("payload_max", header.payload_max <= 1 << 30),
         ("payload_align", header.payload_align.is_power_of_two()),
         ("payload_align", u64::from(header.payload_align) <= PAGE),

@@ -56,7 +56,7 @@ pub enum Publishers {
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TopicOptions {
-    /// Messages retained: a power of two from 4 to 2^28. A reliable subscriber may be that many messages behind, less one
+    /// Messages retained: a power of two from 4 to 2^27. A reliable subscriber may be that many messages behind, less one
     /// block (see [`Memory`]), before publishers wait for it; a lossy one, before it misses some.
     pub depth: u64,
     /// Subscribers at the same time, 1 to 256. Each costs 512 bytes and one spare block.
@@ -143,7 +143,7 @@ impl TopicOptions {
 
     /// Checks every option and computes what follows from them.
     pub(crate) fn geometry<T: Payload + ?Sized>(&self) -> Result<Geometry, OptionsError> {
-        const DEPTH_MAX: u64 = 1 << 28;
+        const DEPTH_MAX: u64 = 1 << 27;
         const LEN_MAX: u64 = 1 << 30;
         let in_range = |field, given: u64, min: u64, max: u64| {
             if (min..=max).contains(&given) {

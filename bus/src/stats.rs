@@ -91,7 +91,8 @@ impl TopicInfo {
         let region = &*attachment.region;
         let geometry = region.geometry();
         let description = &attachment.description;
-        let head = region.head().load(Acquire); // [stream position]
+        let forked = attachment.is_forked();
+        let head = if forked { 0 } else { region.head().load(Acquire) }; // [stream position]
         let participant = |index: crate::region::EntryIndex| {
             let entry = region.entry(index);
             // [entry]: who the owner is, below
@@ -132,9 +133,9 @@ impl TopicInfo {
             timestamp: geometry.timestamp,
             wake: description.wake,
             memory: Memory::of(geometry),
-            retired: region.control().notices.0.retired.load(Acquire) != 0, // [notice]
+            retired: !forked && region.control().notices.0.retired.load(Acquire) != 0, // [notice]
             created_ns: description.created_ns,
-            participants: region.entries().filter_map(participant).collect(),
+            participants: region.entries().filter(|_| !forked).filter_map(participant).collect(),
         }
     }
 }

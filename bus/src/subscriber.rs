@@ -142,7 +142,7 @@ impl<T: Payload + ?Sized> Subscriber<T> {
         if self.seat.participant.attachment.is_forked() {
             return Err(ReceiveError::Forked);
         }
-        self.reader.skip_to_newest(&self.seat.participant.region);
+        self.reader.skip_to_newest(&self.seat.participant.region)?;
         self.try_receive()
     }
 

@@ -321,7 +321,6 @@ impl Directory {
                     return Err(RemoveError::InUse { name: name.to_owned(), participants });
                 }
             }
-            Err(error @ OpenError::NotFound { .. }) => return Err(error.into()),
             Err(error) if !force => return Err(error.into()),
             Err(_) => {} // corrupt or foreign, and the caller wants it gone
         }
@@ -352,7 +351,7 @@ fn build<T: Payload + ?Sized>(
     geometry: &Geometry,
     first_attempt: bool,
 ) -> io::Result<OwnedFd> {
-    let parent = name.make_in(root, options.mode)?;
+    let parent = name.make_in(root, options.mode).inspect_err(|_| name.prune(root))?;
     if first_attempt {
         directory::remove_leftovers(parent.as_fd())?;
     }
@@ -361,6 +360,7 @@ fn build<T: Payload + ?Sized>(
     }
     let built = fill::<T>(parent.as_fd(), options, geometry);
     if built.is_err() {
+        drop(parent); // its descriptor may be the one that is wanted
         name.prune(root);
     }
     built
@@ -372,7 +372,9 @@ fn fill<T: Payload + ?Sized>(
     geometry: &Geometry,
 ) -> io::Result<OwnedFd> {
     let needed = geometry.data_len() + geometry.control_len();
-    if shm::filesystem(parent)?.available_bytes < needed {
+    let filesystem = shm::filesystem(parent)?;
+    // A tmpfs without a limit says 0 of 0.
+    if filesystem.total_bytes != 0 && filesystem.available_bytes < needed {
         return Err(io::ErrorKind::StorageFull.into());
     }
     let (draft, ctl) = Draft::begin(parent, options.mode)?;

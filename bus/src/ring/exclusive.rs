@@ -45,7 +45,7 @@ impl ExclusiveRing {
     pub(crate) fn take_over(region: &Region) -> Result<ExclusiveRing, Corrupt> {
         let geometry = region.geometry();
         let spares = Spares::derive(region)?;
-        let mut head = region.head().load(Acquire); // [stream position]
+        let mut head = super::checked(region.head().load(Acquire))?; // [stream position]
         let limit = head.checked_add(geometry.depth()).ok_or(Corrupt::Stream)?;
         let mut open = None;
         while head < limit {
@@ -114,6 +114,7 @@ impl ExclusiveRing {
     #[cold]
     pub(crate) fn open(&mut self, region: &Region) -> Result<SlotAt, Blocked> {
         debug_assert_eq!(self.sequence, self.block_end);
+        super::checked(self.sequence)?;
         let geometry = region.geometry();
         let number = geometry.number(self.sequence);
         let entry = region.table(number);

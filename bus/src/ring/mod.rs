@@ -94,6 +94,8 @@ pub(crate) const SLOT_SIZE_MAX: u64 = 1 << 31;
 /// Physical blocks of a topic: their numbers have 16 bits, and 0 in a pin means none.
 pub(crate) const BLOCKS_LIMIT: u64 = 65_535;
 const BLOCK_LEN_MAX: u64 = 4096;
+/// No stream gets here: a stamp has 62 bits for its sequence.
+pub(crate) const SEQUENCE_LIMIT: u64 = 1 << 62;
 
 impl Geometry {
     /// The largest block that leaves at least half of the depth in live blocks: `spares * block_len <= depth / 2`.
@@ -235,6 +237,11 @@ pub(crate) fn message_stamp(sequence: u64) -> u64 {
 #[inline]
 pub(crate) fn abandoned_stamp(sequence: u64) -> u64 {
     sequence << 2 | 2
+}
+
+/// A sequence read from shared memory, checked: below the limit no arithmetic on it overflows.
+pub(crate) fn checked(sequence: u64) -> Result<u64, Corrupt> {
+    if sequence <= SEQUENCE_LIMIT { Ok(sequence) } else { Err(Corrupt::Stream) }
 }
 
 #[cfg(test)]

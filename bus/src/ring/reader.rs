@@ -10,7 +10,7 @@
 
 use core::cmp::Ordering;
 
-use super::{Corrupt, SlotAt, abandoned_stamp, message_stamp, table};
+use super::{Corrupt, SlotAt, abandoned_stamp, checked, message_stamp, table};
 use crate::atomics::{Acquire, Relaxed, Release, SeqCst, fence};
 use crate::layout::Entry;
 use crate::region::{EntryIndex, Region};
@@ -74,7 +74,7 @@ impl Reader {
         start: Start,
     ) -> Result<Reader, Corrupt> {
         // Before it counts: whoever sees it take part publishes for it.
-        let reader = Reader::at(region, index, first(region, start))?;
+        let reader = Reader::at(region, index, first(region, start)?)?;
         region.entry(index).position.store(reader.sequence, Relaxed);
         registry::activate(region, index, generation, Kind::Lossy);
         Ok(reader)
@@ -95,7 +95,7 @@ impl Reader {
         let entry = region.entry(index);
         let mut floor = 0;
         for attempt in 0..TRIES {
-            let sequence = first(region, start).max(floor);
+            let sequence = first(region, start)?.max(floor);
             let mut reader = Reader::at(region, index, sequence)?;
             entry.cursor.store(sequence, Release); // [cursor]
             if attempt == 0 {
@@ -120,7 +120,7 @@ impl Reader {
             // Room to arrive, and more of it the longer it takes.
             let ahead = u64::from(attempt).min(u64::from(geometry.blocks) / 2);
             floor = (number + 1 + ahead) * geometry.block_len;
-            floor = floor.min(region.head().load(Acquire).max(sequence)); // [stream position]
+            floor = floor.min(checked(region.head().load(Acquire))?.max(sequence)); // [stream position]
         }
         Err(Corrupt::Stream)
     }
@@ -199,8 +199,8 @@ impl Reader {
     }
 
     /// Moves on to the newest message, if there are several.
-    pub(crate) fn skip_to_newest(&mut self, region: &Region) {
-        let head = region.head().load(Acquire); // [stream position]
+    pub(crate) fn skip_to_newest(&mut self, region: &Region) -> Result<(), Corrupt> {
+        let head = checked(region.head().load(Acquire))?; // [stream position]
         let newest = head.saturating_sub(1);
         if newest > self.sequence {
             let geometry = region.geometry();
@@ -213,6 +213,7 @@ impl Reader {
                 self.block_end = newest;
             }
         }
+        Ok(())
     }
 
     fn miss(&mut self, sequences: u64) {
@@ -288,10 +289,10 @@ impl Reader {
         let number = geometry.number(self.sequence);
         let ahead = u64::try_from(table::ahead(word, number)).map_err(|_| Corrupt::Stream)?;
         // From the entry as well as from the head: a publisher may have died between the two.
-        let head = geometry.number(region.head().load(Acquire)); // [stream position]
+        let head = geometry.number(checked(region.head().load(Acquire))?); // [stream position]
         let newest = head.max(number + ahead);
         let resume = newest.saturating_sub(u64::from(geometry.blocks) / 2) * geometry.block_len;
-        if resume <= self.sequence {
+        if resume <= self.sequence || resume > super::SEQUENCE_LIMIT {
             return Err(Corrupt::Stream);
         }
         self.miss(resume - self.sequence);
@@ -301,9 +302,9 @@ impl Reader {
 }
 
 /// The sequence that `start` means now.
-fn first(region: &Region, start: Start) -> u64 {
+fn first(region: &Region, start: Start) -> Result<u64, Corrupt> {
     let geometry = region.geometry();
-    let head = region.head().load(Acquire); // [stream position]
+    let head = checked(region.head().load(Acquire))?; // [stream position]
     let number = geometry.number(head);
     let blocks = u64::from(geometry.blocks);
     let oldest = match number.checked_sub(blocks) {
@@ -311,9 +312,9 @@ fn first(region: &Region, start: Start) -> u64 {
         Some(oldest) if table::age(region.table(oldest).load(Acquire), oldest).is_eq() => oldest, // [table]
         _ => (number + 1).saturating_sub(blocks),
     } * geometry.block_len;
-    match start {
+    Ok(match start {
         Start::Newest => head,
         Start::Oldest => oldest,
         Start::Back(count) => head.saturating_sub(count).max(oldest),
-    }
+    })
 }

@@ -3,6 +3,7 @@
 //!
 //! Forks happen in a role whose only other thread, the test program's first, is asleep until the
 //! test is over: it holds no lock that the child could need.
+#![allow(unsafe_code)] // fork, waitpid, _exit
 
 use std::fs;
 use std::io::Read;

@@ -31,7 +31,6 @@ use crate::interrupt::Interrupt;
 use anyhow::{Result, bail};
 use bus::topic_options;
 use child::Children;
-use clap::builder::RangedU64ValueParser;
 use machine::Machine;
 use quote::QUOTE_LEN;
 use report::{Report, Setting};
@@ -54,19 +53,19 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "S", default_value_t = 2.0, value_parser = seconds)]
     seconds: f64,
     /// Bytes of a message: a quote and padding
-    #[arg(long, value_name = "BYTES", default_value_t = QUOTE_LEN as u64, value_parser = RangedU64ValueParser::<u64>::new().range(QUOTE_LEN as u64..=1 << 20))]
+    #[arg(long, value_name = "BYTES", default_value_t = QUOTE_LEN as u64, value_parser = clap::value_parser!(u64).range(QUOTE_LEN as u64..=1 << 20))]
     payload: u64,
     /// Messages per second
-    #[arg(long, value_name = "N", default_value_t = 50_000, value_parser = RangedU64ValueParser::<u64>::new().range(1..=10_000_000))]
+    #[arg(long, value_name = "N", default_value_t = 50_000, value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
     rate: u64,
     /// The first is reliable, the others lossy, the last of three or more slow
-    #[arg(long, value_name = "N", default_value_t = 3, value_parser = RangedU64ValueParser::<u32>::new().range(1..=64))]
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=64))]
     subscribers: u32,
     /// What a process does while there is nothing to do
     #[arg(long, value_enum, default_value = "block")]
     wait: Wait,
     /// How often to kill the feed
-    #[arg(long, value_name = "N", default_value_t = 3, value_parser = RangedU64ValueParser::<u32>::new().range(0..=100))]
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(0..=100))]
     kills: u32,
     /// What to measure, separated by commas
     #[arg(long, value_enum, value_delimiter = ',', value_name = "LIST", default_values_t = Transport::ALL)]

@@ -101,18 +101,21 @@ impl Spin {
 
 /// The work of the slow subscriber: each message keeps it busy for so long that it manages half of the rate.
 ///
-/// It sleeps, as if it waited for a disk, in pieces of a millisecond or more, and after the end of the schedule it
-/// hurries: nobody waits for a subscriber that works off what a large buffer has stored for it.
+/// It sleeps, as if it waited for a disk, in pieces of a millisecond or more. Some time after the end of the schedule, when the
+/// others have their last quotes and it is in nobody's way, it hurries: nobody wants to wait until it has worked off what a
+/// large buffer has stored for it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct SlowWork {
     per_message_ns: u64,
     busy_until_ns: u64,
     length_ns: u64,
     rate: u64,
+    /// When it begins to hurry; unknown before the first message.
     end_ns: u64,
 }
 
 const NAP_NS: u64 = 1_000_000;
+const HURRY_AFTER_NS: u64 = 50_000_000;
 
 impl SlowWork {
     /// For a schedule of `rate` messages per second that is `length_ns` long.
@@ -127,7 +130,8 @@ impl SlowWork {
         if self.end_ns == u64::MAX {
             let since_start_ns = u128::from(sequence) * 1_000_000_000 / u128::from(self.rate);
             let start_ns = due_ns.saturating_sub(since_start_ns as u64);
-            self.end_ns = start_ns.saturating_add(self.length_ns);
+            let length_ns = self.length_ns.saturating_add(HURRY_AFTER_NS);
+            self.end_ns = start_ns.saturating_add(length_ns);
         }
         if now_ns >= self.end_ns {
             return;
@@ -179,7 +183,7 @@ mod tests {
             "100 messages of 200 us each, napping by the ms"
         );
         let busy_until_ns = work.busy_until_ns;
-        work.on(100, start_ns + 10_000_000, start_ns + 20_000_000);
+        work.on(100, start_ns + 10_000_000, start_ns + 20_000_000 + HURRY_AFTER_NS);
         assert_eq!(work.busy_until_ns, busy_until_ns, "after the end nothing takes time");
     }
 }
