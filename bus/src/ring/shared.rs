@@ -14,7 +14,7 @@ use core::cmp::Ordering;
 
 use super::exclusive::Blocked;
 use super::table::{self, Blocks, Gate};
-use super::{Block, Corrupt, SlotAt, abandoned_stamp, message_stamp};
+use super::{Block, Corrupt, SlotAt, abandoned_stamp, checked, message_stamp};
 use crate::atomics::{AcqRel, Acquire, Relaxed, Release, SeqCst, fence};
 use crate::crash;
 use crate::layout::Entry;
@@ -60,7 +60,7 @@ impl SharedRing {
 
     fn try_claim(&mut self, region: &Region, entry: &Entry) -> Result<Claim, Blocked> {
         loop {
-            let sequence = region.head().load(Acquire); // [stream position]
+            let sequence = checked(region.head().load(Acquire))?; // [stream position]
             let number = region.geometry().number(sequence);
             let block = match self.pinned {
                 Some((pinned, block)) if pinned == number => block,
@@ -95,7 +95,9 @@ impl SharedRing {
             }
         }
         if !table::age(word, number).is_eq() {
-            return Ok(None);
+            // Whoever opened a later block there has acquired a later head.
+            let head = region.geometry().number(region.head().load(Acquire)); // [stream position]
+            return if head == number { Err(Corrupt::Stream.into()) } else { Ok(None) };
         }
         let block = table::physical(word, region.geometry())?;
         entry.pin.store(block.pinned(), Release); // [last use]: of the block that was pinned

@@ -13,7 +13,8 @@ use std::time::Duration;
 
 use super::{Random, directory, file, role};
 use shmbus::{
-    Delivery, Directory, Held, Publisher, Start, Subscriber, Topic, TopicOptions, TryPublishError,
+    Delivery, Directory, Held, Publisher, Publishers, Start, Subscriber, Topic, TopicOptions,
+    TryPublishError,
 };
 
 const PAGE: u64 = 4096;
@@ -31,7 +32,11 @@ struct Target {
 }
 
 impl Target {
-    fn of<T: shmbus::Payload + ?Sized>(directory: &Directory, topic: &Topic<T>) -> Target {
+    fn of<T: shmbus::Payload + ?Sized>(
+        directory: &Directory,
+        topic: &Topic<T>,
+        publishers_max: u64,
+    ) -> Target {
         let info = topic.info();
         let physical = u64::from(info.blocks + info.spares);
         Target {
@@ -42,7 +47,7 @@ impl Target {
             slots: info.memory.table,
             slot_size: info.slot_size,
             slot_count: physical * info.block_len,
-            participants: u64::from(info.subscribers_max) + 1,
+            participants: u64::from(info.subscribers_max) + publishers_max,
         }
     }
 
@@ -144,7 +149,10 @@ impl Traffic for [u8] {
 fn run<T: Traffic + ?Sized>(directory: &Directory, seed: u64, log: &mut Vec<String>) {
     let mut random = Random(seed);
     let random = &mut random;
+    let shared = random.below(2) == 0;
     let options = TopicOptions {
+        publishers: if shared { Publishers::Shared(2) } else { Publishers::Exclusive },
+        claim_timeout: Duration::from_nanos(random.of(&[0, 1, 1_000_000])),
         depth: random.of(&[4, 16, 64, 256]),
         subscribers_max: random.of(&[2, 3, 70]),
         hold_blocks: Some(random.of(&[0, 1, 4])),
@@ -154,7 +162,7 @@ fn run<T: Traffic + ?Sized>(directory: &Directory, seed: u64, log: &mut Vec<Stri
     };
     let topic = Topic::<T>::create_in(directory, "t", &options).unwrap();
     let block_len = topic.info().block_len;
-    let target = Target::of(directory, &topic);
+    let target = Target::of(directory, &topic, if shared { 2 } else { 1 });
     let mut publisher = None;
     let mut subscribers: Vec<Subscriber<T>> = Vec::new();
     let mut held: Vec<Held<T>> = Vec::new();
@@ -178,7 +186,9 @@ fn run<T: Traffic + ?Sized>(directory: &Directory, seed: u64, log: &mut Vec<Stri
             (0, None, _) => publisher = topic.publisher().ok(),
             (0, Some(_), _) if random.below(8) == 0 => publisher = None,
             (1, _, _) if count < 3 => {
-                let delivery = random.of(&[Delivery::Lossy, Delivery::Lossy, Delivery::Reliable]);
+                let patience = Delivery::ReliableFor(Duration::from_micros(100));
+                let delivery =
+                    random.of(&[Delivery::Lossy, Delivery::Lossy, Delivery::Reliable, patience]);
                 let start = random.of(&[
                     Start::Newest,
                     Start::Oldest,
@@ -191,7 +201,9 @@ fn run<T: Traffic + ?Sized>(directory: &Directory, seed: u64, log: &mut Vec<Stri
                 subscribers.swap_remove(which % count);
             }
             (2..=5, Some(publisher), _) => T::publish(publisher, random),
-            (6, Some(publisher), _) if !publisher.sequence().is_multiple_of(block_len) => {
+            (6, Some(publisher), _)
+                if !shared && !publisher.sequence().is_multiple_of(block_len) =>
+            {
                 T::loan(publisher, random);
             }
             (6, Some(publisher), _) => T::publish(publisher, random),
@@ -325,7 +337,7 @@ fn a_length_beyond_the_slot_is_an_error_and_the_next_message_is_received() {
     let (_path, directory) = directory();
     let options = TopicOptions { depth: 16, max_len: 100, ..Default::default() };
     let topic = Topic::<[u8]>::create_in(&directory, "t", &options).unwrap();
-    let target = Target::of(&directory, &topic);
+    let target = Target::of(&directory, &topic, 1);
     let mut publisher = topic.publisher().unwrap();
     let mut subscriber = topic.subscriber(Delivery::Lossy).unwrap();
     publisher.publish(&[1; 100]).unwrap();
