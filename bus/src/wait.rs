@@ -20,7 +20,7 @@ impl Patience {
     pub(crate) fn new() -> Patience {
         static CORES: OnceLock<usize> = OnceLock::new();
         let spin = *CORES.get_or_init(process::cores) > 2;
-        Patience { backoff: Backoff::new(), yields: 2, spin }
+        Patience { backoff: Backoff::new(), yields: 1, spin }
     }
 
     /// Spends some of it: spins or yields, and says true; or says false, when it is time to sleep.
