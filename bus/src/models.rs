@@ -729,6 +729,29 @@ fn settle_against_settle_and_commit() {
     });
 }
 
+/// Who settles is killed between its decision and its exchange: the next one settles.
+#[test]
+fn settler_killed_with_its_decision_made() {
+    model(|| {
+        let region = region_of(2, 2, 1, 0);
+        let mut a = shared_publisher(&region, 0);
+        let claim = a.claim(&region).unwrap(); // and is killed
+        let theirs = Arc::clone(&region);
+        let gone = |_| Owner::IsGone;
+        let victim = thread::spawn(move || {
+            crash::killed_at("abandon.decided", || {
+                settle(&theirs, claim.sequence, claim.slot, false, gone)
+            })
+        });
+        let mut b = shared_publisher(&region, 1);
+        publish_shared(&mut b, &region).unwrap();
+        assert!(settle(&region, claim.sequence, claim.slot, false, gone));
+        assert_ne!(victim.join().unwrap(), Some(false)); // killed, or too late
+        let stamp = region.slot(claim.slot).stamp.load(Acquire);
+        assert_eq!(stamp, crate::ring::abandoned_stamp(claim.sequence));
+    });
+}
+
 /// A stopped publisher's block is displaced while others go round: nobody writes where it still writes.
 #[test]
 fn a_stalled_write_against_reuse() {

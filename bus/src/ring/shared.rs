@@ -189,10 +189,11 @@ impl SharedRing {
 fn stamp(region: &Region, claim: Claim, stamp: u64) -> bool {
     let word = &region.slot(claim.slot).stamp;
     let old = word.load(Relaxed);
+    if old == abandoned_stamp(claim.sequence) {
+        return false;
+    }
     // Nothing but my stamp or a revocation can come: the block is pinned and the sequence mine.
-    // [message]: payload, length, time and publisher, by a subscriber
-    old != abandoned_stamp(claim.sequence)
-        && word.compare_exchange(old, stamp, Release, Relaxed).is_ok()
+    word.compare_exchange(old, stamp, Release, Relaxed).is_ok() // [message]: payload, length, time and publisher
 }
 
 /// What is known about the owner of a claim.
