@@ -113,3 +113,18 @@ pub use self::{
     subscriber::{Delivery, Subscriber},
     topic::Topic,
 };
+
+/// What may go to, or be shared with, other threads.
+#[cfg(not(loom))]
+mod threads {
+    use super::{Directory, Held, Loan, Publisher, Sample, Subscriber, Topic};
+    use static_assertions::assert_impl_all;
+
+    assert_impl_all!(Directory: Send, Sync, Clone);
+    assert_impl_all!(Topic<u64>: Send, Sync, Clone);
+    assert_impl_all!(Publisher<[u8]>: Send);
+    assert_impl_all!(Subscriber<[u8]>: Send);
+    assert_impl_all!(Loan<'static, u64>: Send);
+    assert_impl_all!(Sample<'static, u64>: Send);
+    assert_impl_all!(Held<[u8]>: Send, Sync, Clone);
+}
