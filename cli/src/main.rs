@@ -33,7 +33,7 @@ Exit status:
 #[derive(Parser)]
 #[command(name = "shmbus", version, max_term_width = 100, after_help = EXAMPLES)]
 struct Arguments {
-    /// Where topics live [default: $SHMBUS_DIR, else $XDG_RUNTIME_DIR/shmbus, else /dev/shm/shmbus-<uid>]
+    /// Where topics live [default: $SHMBUS_DIR, else $XDG_RUNTIME_DIR/shmbus, else /dev/shm/shmbus-UID]
     #[arg(long, global = true, value_name = "PATH")]
     dir: Option<PathBuf>,
     #[command(subcommand)]
