@@ -274,7 +274,11 @@ impl Drop for Draft<'_> {
 pub(crate) fn remove_topic(parent: BorrowedFd<'_>) -> io::Result<()> {
     let old = format!("{OLD}{:016x}", random());
     shm::publish_at(parent, TOPIC, &old)?;
-    discard(parent, &old)
+    match discard(parent, &old) {
+        // Another creator or remover has found it already, and done the same.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
 }
 
 /// Removes what creators and removers that were killed left in `parent`.
@@ -294,12 +298,12 @@ pub(crate) fn remove_leftovers(parent: BorrowedFd<'_>) -> io::Result<()> {
     Ok(())
 }
 
-/// Whether the creator of a draft holds its lease.
+/// Whether the creator of a draft holds its lease, as far as can be told.
 fn is_being_built(parent: BorrowedFd<'_>, name: &str) -> bool {
     shm::open_directory_at(parent, name)
         .and_then(|directory| Lease::open_at(directory.as_fd(), CONTROL))
         .and_then(|lease| lease.is_held_by_another(CREATOR_LEASE))
-        .unwrap_or(false)
+        .unwrap_or_else(|error| error.kind() != io::ErrorKind::NotFound)
 }
 
 /// Tells whoever is attached to the topic in a directory of ours that it is gone, and removes it with its files.

@@ -320,7 +320,7 @@ fn leave_against_reuse() {
         publish(&mut ring, &region).unwrap();
         let theirs = Arc::clone(&region);
         let feed = thread::spawn(move || {
-            for _ in 0..4 {
+            for _ in 0..5 {
                 publish(&mut ring, &theirs).unwrap();
             }
         });
@@ -826,5 +826,253 @@ fn evict_against_receive() {
         feed.join().unwrap();
         drain(&mut reader, &region);
         assert_eq!(reader.position(), 4);
+    });
+}
+
+/// A subscriber leaves, another takes its entry, while the block that the first one read is reused.
+#[test]
+fn the_next_owner_of_an_entry_against_reuse() {
+    model(|| {
+        let region = region(1, 1, 0);
+        let mut ring = publisher(&region);
+        for _ in 0..3 {
+            publish(&mut ring, &region).unwrap();
+        }
+        let mut reader = lossy(&region, 0, Start::Newest);
+        publish(&mut ring, &region).unwrap();
+        assert!(matches!(reader.look(&region), Ok(Next::Message(..)))); // pinned
+        publish(&mut ring, &region).unwrap();
+        publish(&mut ring, &region).unwrap(); // displaced
+        let theirs = Arc::clone(&region);
+        let first = thread::spawn(move || {
+            receive(&mut reader, &theirs).unwrap();
+            registry::vacate(&theirs, entry(0), 1);
+        });
+        let theirs = Arc::clone(&region);
+        let next = thread::spawn(move || {
+            // As the kernel would say: the lease is free. Nothing is ordered by that here.
+            if State::of(theirs.entry(entry(0)).state.load(Relaxed)).kind == Kind::Free {
+                let generation = registry::occupy(&theirs, entry(0));
+                registry::activate(&theirs, entry(0), generation, Kind::Lossy);
+            }
+        });
+        publish(&mut ring, &region).unwrap();
+        first.join().unwrap();
+        next.join().unwrap();
+    });
+}
+
+/// A publisher asleep, waiting for a reliable subscriber that is dead: whoever declares it dead wakes it.
+#[test]
+fn publisher_asleep_against_the_sweep_of_whom_it_waits_for() {
+    model(|| {
+        let region = region(1, 1, 0);
+        drop(reliable(&region, 0));
+        let mut ring = publisher(&region);
+        publish(&mut ring, &region).unwrap();
+        publish(&mut ring, &region).unwrap();
+        let theirs = Arc::clone(&region);
+        let feed = thread::spawn(move || {
+            while let Err(blocked) = publish(&mut ring, &theirs) {
+                assert_eq!(blocked, Blocked::Full);
+                let bell = &theirs.control().publishers_bell.0;
+                bell.sleep(0, Meet::Fence, 0, || ring.may_go_on(&theirs));
+            }
+        });
+        assert_eq!(recovery::sweep(&region, region.subscribers(), |_| false), 1);
+        feed.join().unwrap();
+    });
+}
+
+/// Whoever skips to the newest message finds it there.
+#[test]
+fn skip_to_newest_against_publish() {
+    model(|| {
+        let region = region(2, 1, 0);
+        let mut reader = lossy(&region, 0, Start::Newest);
+        let theirs = Arc::clone(&region);
+        let feed = thread::spawn(move || {
+            let mut ring = publisher(&theirs);
+            for _ in 0..3 {
+                publish(&mut ring, &theirs).unwrap();
+            }
+        });
+        let position = reader.position();
+        reader.skip_to_newest(&region);
+        if reader.position() > position {
+            assert!(receive(&mut reader, &region).is_some(), "the newest message is not there");
+        }
+        feed.join().unwrap();
+    });
+}
+
+/// The last hold is given back by another thread, then its owner leaves; the block is reused.
+#[test]
+fn leave_after_a_hold_against_reuse() {
+    model(|| {
+        let region = region(1, 1, 1);
+        let mut ring = publisher(&region);
+        let mut reader = lossy(&region, 0, Start::Newest);
+        publish(&mut ring, &region).unwrap();
+        let holds = Holds::none();
+        let (at, sequence) = receive(&mut reader, &region).unwrap();
+        let cell = holds.hold(&region, entry(0), block_of(&region, at)).unwrap();
+        region.entry(entry(0)).pin.store(0, Release);
+        let theirs = Arc::clone(&region);
+        let owner = thread::spawn(move || {
+            assert_eq!(payload(&theirs, at), content(sequence), "overwritten while held");
+            holds.release(theirs.entry(entry(0)), cell);
+            registry::vacate(&theirs, entry(0), 1);
+        });
+        for _ in 0..7 {
+            publish(&mut ring, &region).unwrap();
+        }
+        owner.join().unwrap();
+    });
+}
+
+/// A subscriber that is declared dead was read by somebody who is gone: what it read is reused only behind that.
+#[test]
+fn declaring_dead_against_reuse() {
+    model(|| {
+        let region = region(1, 1, 0);
+        let mut ring = publisher(&region);
+        let mut reader = lossy(&region, 0, Start::Newest);
+        publish(&mut ring, &region).unwrap();
+        let theirs = Arc::clone(&region);
+        let feed = thread::spawn(move || {
+            for _ in 0..5 {
+                publish(&mut ring, &theirs).unwrap();
+            }
+        });
+        receive(&mut reader, &region); // and is killed; the kernel orders its death before the answer that its lease is free
+        let seen = State::of(region.entry(entry(0)).state.load(Acquire));
+        assert!(registry::declare_dead(&region, entry(0), seen)); // the fence of a sweep would hide its ordering
+        feed.join().unwrap();
+    });
+}
+
+/// A reader that was lapped finds something where it goes on, or is lapped again.
+#[test]
+fn lapped_against_publish() {
+    model(|| {
+        let region = region(1, 1, 0);
+        let mut ring = publisher(&region);
+        let mut reader = lossy(&region, 0, Start::Newest);
+        publish(&mut ring, &region).unwrap();
+        publish(&mut ring, &region).unwrap();
+        let theirs = Arc::clone(&region);
+        let feed = thread::spawn(move || {
+            for _ in 0..3 {
+                publish(&mut ring, &theirs).unwrap();
+            }
+        });
+        if let Next::Again = reader.look(&region).unwrap() {
+            assert_ne!(reader.look(&region), Ok(Next::Empty), "nothing where it goes on");
+        }
+        feed.join().unwrap();
+    });
+}
+
+/// Whoever skips to the newest message finds it there, also if the head was moved by a publisher that took over.
+#[test]
+fn skip_to_newest_against_takeover() {
+    model(|| {
+        let region = region(2, 1, 0);
+        let mut reader = lossy(&region, 0, Start::Newest);
+        let mut ring = publisher(&region);
+        publish(&mut ring, &region).unwrap();
+        let theirs = Arc::clone(&region);
+        let feeds = thread::spawn(move || {
+            crash::killed_at("commit.stamped", || publish(&mut ring, &theirs));
+            publisher(&theirs);
+        });
+        reader.skip_to_newest(&region);
+        if reader.position() > 0 {
+            assert!(receive(&mut reader, &region).is_some(), "the newest message is not there");
+        }
+        feeds.join().unwrap();
+    });
+}
+
+/// A hold cell is used for another block while a publisher looks at it.
+#[test]
+fn hold_in_a_used_cell_against_reuse() {
+    model(|| {
+        let region = region(1, 1, 1);
+        let mut ring = publisher(&region);
+        let mut reader = lossy(&region, 0, Start::Newest);
+        let holds = Holds::none();
+        publish(&mut ring, &region).unwrap();
+        let (at, sequence) = receive(&mut reader, &region).unwrap();
+        let cell = holds.hold(&region, entry(0), block_of(&region, at)).unwrap();
+        publish(&mut ring, &region).unwrap();
+        let (next, _) = receive(&mut reader, &region).unwrap(); // moves the pin
+        for _ in 0..2 {
+            publish(&mut ring, &region).unwrap(); // displaces both
+        }
+        let theirs = Arc::clone(&region);
+        let feed = thread::spawn(move || {
+            for _ in 0..5 {
+                publish(&mut ring, &theirs).unwrap();
+            }
+        });
+        assert_eq!(payload(&region, at), content(sequence), "overwritten while held");
+        holds.release(region.entry(entry(0)), cell);
+        holds.hold(&region, entry(0), block_of(&region, next)).unwrap();
+        feed.join().unwrap();
+    });
+}
+
+/// Two threads share a hold; whoever gives it back last ends it, for both.
+#[test]
+fn hold_shared_by_two_threads_against_reuse() {
+    model(|| {
+        let region = region(1, 1, 1);
+        let mut ring = publisher(&region);
+        let mut reader = lossy(&region, 0, Start::Newest);
+        publish(&mut ring, &region).unwrap();
+        let holds = Arc::new(Holds::none());
+        let (at, sequence) = receive(&mut reader, &region).unwrap();
+        let cell = holds.hold(&region, entry(0), block_of(&region, at)).unwrap();
+        holds.share(cell);
+        publish(&mut ring, &region).unwrap();
+        receive(&mut reader, &region).unwrap(); // moves the pin
+        for _ in 0..4 {
+            publish(&mut ring, &region).unwrap();
+        }
+        let owners = [0, 1].map(|_| {
+            let (region, holds) = (Arc::clone(&region), Arc::clone(&holds));
+            thread::spawn(move || {
+                assert_eq!(payload(&region, at), content(sequence), "overwritten while held");
+                holds.release(region.entry(entry(0)), cell);
+            })
+        });
+        for _ in 0..3 {
+            publish(&mut ring, &region).unwrap();
+        }
+        for owner in owners {
+            owner.join().unwrap();
+        }
+    });
+}
+
+/// Whoever begins a message back finds it there.
+#[test]
+fn begin_back_against_publish() {
+    model(|| {
+        let region = region(2, 1, 0);
+        let theirs = Arc::clone(&region);
+        let feed = thread::spawn(move || {
+            let mut ring = publisher(&theirs);
+            for _ in 0..3 {
+                publish(&mut ring, &theirs).unwrap();
+            }
+        });
+        let mut reader = lossy(&region, 0, Start::Back(1));
+        if reader.position() > 0 {
+            assert!(receive(&mut reader, &region).is_some(), "the message before is not there");
+        }
+        feed.join().unwrap();
     });
 }

@@ -26,7 +26,7 @@ const FOREVER: u64 = u64::MAX;
 
 /// A publisher of a topic: the one, or one of many, as the topic's options say.
 ///
-/// On an exclusive topic a publish is a copy, two stores and one load, whatever the number of subscribers; once per block it opens the next
+/// On an exclusive topic a publish is a copy, three stores and a look at one cache line, whatever the number of subscribers; once per block it opens the next
 /// one (a fence and one shared load, and once per several blocks a look at every participant). On a shared topic it takes its
 /// sequence by an atomic exchange first, commits by another one, and reads the block table at each opening. It waits for nobody but
 /// reliable subscribers that are a whole ring behind. Dropped, it gives its place back; the topic stays.
@@ -257,9 +257,13 @@ impl<T: Payload + ?Sized> Publisher<T> {
         if !patience.is_left() {
             let until_ns = deadline_ns.min(now_ns + STALL_CHECK_NS);
             let bell = &region.control().publishers_bell.0;
-            bell.sleep(region.bit(*index), Meet::Fence, until_ns, || match &self.shared {
-                Some(ring) => ring.may_go_on(region),
-                None => self.ring.may_go_on(region),
+            bell.sleep(region.bit(*index), Meet::Fence, until_ns, || {
+                let retired = region.control().notices.0.retired.load(Acquire) != 0; // [notice]
+                retired
+                    || match &self.shared {
+                        Some(ring) => ring.may_go_on(region),
+                        None => self.ring.may_go_on(region),
+                    }
             });
         }
         Ok(())
