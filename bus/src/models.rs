@@ -814,9 +814,11 @@ fn evict_against_receive() {
         publish(&mut ring, &region).unwrap();
         let theirs = Arc::clone(&region);
         let feed = thread::spawn(move || {
-            for _ in 0..2 {
+            let mut in_the_way = recovery::InTheWay::nobody();
+            for now_ns in [0, 10] {
                 while publish(&mut ring, &theirs).is_err() {
-                    recovery::evict(&theirs, 1);
+                    in_the_way.evict(&theirs, now_ns);
+                    in_the_way.evict(&theirs, now_ns + 1);
                 }
             }
         });

@@ -12,7 +12,7 @@ use crate::error::{PublishError, TryPublishError};
 use crate::loan::Loan;
 use crate::participant::Participant;
 use crate::payload::{self, Payload};
-use crate::recovery;
+use crate::recovery::InTheWay;
 use crate::repair;
 use crate::ring::exclusive::{Blocked, ExclusiveRing};
 use crate::ring::shared::{Claim, SharedRing};
@@ -38,8 +38,7 @@ pub struct Publisher<T: Payload + ?Sized> {
     barrier: Barrier,
     /// When the dead were last looked for.
     swept_ns: u64,
-    /// Since when reliable subscribers have been in the way; 0 = they are not.
-    full_since_ns: u64,
+    in_the_way: InTheWay,
     payload: PhantomData<fn(&T)>,
 }
 
@@ -51,7 +50,15 @@ impl<T: Payload + ?Sized> Publisher<T> {
         barrier: Barrier,
     ) -> Self {
         let payload = PhantomData;
-        Publisher { participant, ring, shared, barrier, swept_ns: 0, full_since_ns: 0, payload }
+        Publisher {
+            participant,
+            ring,
+            shared,
+            barrier,
+            swept_ns: 0,
+            in_the_way: InTheWay::nobody(),
+            payload,
+        }
     }
 
     /// The sequence that the next message will have; on a shared topic, the first that it can have.
@@ -209,10 +216,7 @@ impl<T: Payload + ?Sized> Publisher<T> {
         loop {
             self.read_notices()?;
             match attempt(self) {
-                Ok(done) => {
-                    self.full_since_ns = 0;
-                    return Ok(done);
-                }
+                Ok(done) => return Ok(done),
                 Err(Blocked::Full) => {}
                 Err(Blocked::Corrupt(corrupt)) => return Err(corrupt.into()),
             }
@@ -241,13 +245,9 @@ impl<T: Payload + ?Sized> Publisher<T> {
     ) -> Result<(), PublishError> {
         let Participant { attachment, region, index, .. } = &self.participant;
         let now_ns = clock::monotonic_ns();
-        if self.full_since_ns == 0 {
-            self.full_since_ns = now_ns;
-        }
         if now_ns.saturating_sub(self.swept_ns) >= STALL_CHECK_NS {
             self.swept_ns = now_ns;
-            let waited_ns = now_ns - self.full_since_ns;
-            if attachment.sweep_subscribers() + recovery::evict(region, waited_ns) > 0 {
+            if attachment.sweep_subscribers() + self.in_the_way.evict(region, now_ns) > 0 {
                 return Ok(());
             }
         }

@@ -114,6 +114,9 @@ pub(crate) fn lend_a_hand(attachment: &Arc<Attachment>, region: &Arc<Region>, in
     let Ok(block) = table::physical(word, geometry) else { return };
     if table::age(word, number).is_eq() {
         let pin = &region.entry(index).second_pin;
+        if pin.load(Relaxed) != 0 {
+            return; // it keeps a revoked loan that is being moved: another time
+        }
         pin.store(block.pinned(), Release); // [last use]
         fence(SeqCst); // [pin/displacement]
         // [table]

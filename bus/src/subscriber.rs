@@ -182,7 +182,11 @@ impl<T: Payload + ?Sized> Subscriber<T> {
         if region.geometry().shared
             && let Some(at) = self.reader.stuck_at(region)
         {
-            self.stuck.at(attachment, self.reader.position(), at);
+            let sequence = self.reader.position();
+            // Who can do nothing about it may still be lapped.
+            if !self.stuck.at(attachment, sequence, at) && self.stuck.is_helpless_at(sequence) {
+                self.reader.leave_displaced(region);
+            }
         }
         if region.control().notices.0.retired.load(Acquire) == 0 {
             return Ok(None); // [notice]

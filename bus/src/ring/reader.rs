@@ -63,6 +63,8 @@ pub(crate) struct Reader {
     cursor: u64,
     missed: u64,
     missed_before: u64,
+    /// Was reliable, and has not said yet that it is not any more.
+    evicted: bool,
 }
 
 impl Reader {
@@ -136,6 +138,7 @@ impl Reader {
             cursor: sequence,
             missed: 0,
             missed_before: 0,
+            evicted: false,
         })
     }
 
@@ -160,9 +163,13 @@ impl Reader {
     #[inline]
     pub(crate) fn next(&mut self, region: &Region) -> Result<Next, Corrupt> {
         let next = self.look(region)?;
-        if let Next::Message(..) = next {
-            self.sequence += 1;
-            self.slot = region.geometry().next(self.slot);
+        match next {
+            Next::Message(..) => {
+                self.sequence += 1;
+                self.slot = region.geometry().next(self.slot);
+            }
+            Next::Evicted => self.evicted = false, // said
+            Next::Empty | Next::Again => {}
         }
         Ok(next)
     }
@@ -201,19 +208,33 @@ impl Reader {
     /// Moves on to the newest message, if there are several.
     pub(crate) fn skip_to_newest(&mut self, region: &Region) -> Result<(), Corrupt> {
         let head = checked(region.head().load(Acquire))?; // [stream position]
-        let newest = head.saturating_sub(1);
-        if newest > self.sequence {
-            let geometry = region.geometry();
-            let block = geometry.block_of(self.slot);
-            let pinned = newest < self.block_end;
-            self.miss(newest - self.sequence);
-            if pinned {
-                self.slot = geometry.slot(block, newest);
-            } else {
-                self.block_end = newest;
-            }
+        let Some(newest) = self.newest(region, head) else { return Ok(()) };
+        let geometry = region.geometry();
+        let block = geometry.block_of(self.slot);
+        let pinned = newest < self.block_end;
+        self.miss(newest - self.sequence);
+        if pinned {
+            self.slot = geometry.slot(block, newest);
+        } else {
+            self.block_end = newest;
         }
         Ok(())
+    }
+
+    /// The newest sequence below `head`, and behind the next one, that is a message: the last ones may be claims that shared
+    /// publishers have not committed, or abandoned. A stamp says what it says whether its block is pinned or not.
+    fn newest(&self, region: &Region, head: u64) -> Option<u64> {
+        const LOOKS: usize = 256;
+        let geometry = region.geometry();
+        (self.sequence + 1..head).rev().take(LOOKS).find(|sequence| {
+            let number = geometry.number(*sequence);
+            let word = region.table(number).load(Acquire); // [table]
+            let slot = table::physical(word, geometry).map(|block| geometry.slot(block, *sequence));
+            table::age(word, number).is_eq()
+                && slot.is_ok_and(|at| {
+                    region.slot(at).stamp.load(Acquire) == message_stamp(*sequence) // [message]
+                })
+        })
     }
 
     fn miss(&mut self, sequences: u64) {
@@ -229,8 +250,7 @@ impl Reader {
         let entry = region.entry(self.index);
         let number = geometry.number(self.sequence);
         let word = region.table(number).load(Acquire); // [table]: the newest block, if it is another one; [entry]: and who evicted me
-        if self.reliable && State::of(entry.state.load(Acquire)).kind != Kind::Reliable {
-            self.reliable = false; // [entry]
+        if self.evicted || self.is_evicted(entry) {
             return Ok(Entered::Evicted);
         }
         match table::age(word, number) {
@@ -252,8 +272,7 @@ impl Reader {
         if again != word {
             entry.pin.store(0, Release); // [last use]: nothing was read
             self.block_end = self.sequence;
-            if self.reliable && State::of(entry.state.load(Acquire)).kind != Kind::Reliable {
-                self.reliable = false; // [entry]: evicted meanwhile
+            if self.is_evicted(entry) {
                 return Ok(Entered::Evicted);
             }
             return self.lapped(region, again);
@@ -266,6 +285,27 @@ impl Reader {
         self.slot = geometry.slot(block, self.sequence);
         self.block_end = (number + 1) * geometry.block_len;
         Ok(Entered::Pinned)
+    }
+
+    /// Whether a reliable reader finds that it is not any more. It stays at its boundary until it has said so.
+    fn is_evicted(&mut self, entry: &Entry) -> bool {
+        // [entry]: whoever evicted me did so before it displaced a block that I need
+        if self.reliable && State::of(entry.state.load(Acquire)).kind != Kind::Reliable {
+            self.reliable = false;
+            self.evicted = true;
+        }
+        self.evicted
+    }
+
+    /// Leaves a pinned block that the stream has given up: for a lossy reader that is stuck in it. True where it did.
+    pub(crate) fn leave_displaced(&mut self, region: &Region) -> bool {
+        let number = region.geometry().number(self.sequence);
+        let word = region.table(number).load(Acquire); // [table]
+        let displaced = !self.reliable && table::age(word, number).is_gt();
+        if displaced {
+            self.block_end = self.sequence; // so that the next look enters, and finds that it was lapped
+        }
+        displaced
     }
 
     /// A reliable reader that has received everything says so, once.

@@ -1,0 +1,186 @@
+//! A subscriber that may read the messages and not write them, behind a dead publisher.
+//!
+//! Permissions mean nothing to root, so the subscriber becomes another user. Where the test may not do that, it does nothing and says so.
+#![allow(unsafe_code)] // changes the user of a process
+
+use std::fs::{Permissions, set_permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::sync::atomic::Ordering::SeqCst;
+use std::time::Duration;
+
+use rustix::process::Signal;
+use shmbus::{
+    AttachError, Delivery, OpenError, PublishError, Publishers, ReceiveError, Topic, TopicOptions,
+};
+
+use crate::claims::publish;
+use crate::feeds::{Account, TOPIC, create, open};
+use crate::message::{END, Message};
+use crate::processes::{Part, Role, Stage};
+use crate::random::Random;
+use crate::{Plan, kills};
+
+pub(crate) const ROLES: &[Part] = &[("reader", reader)];
+
+const NOBODY: u32 = 65534;
+/// What the reader says: its next sequence + 1, and the sequence at which it has stalled + 1.
+const NEXT: usize = 48;
+const STALLED: usize = 49;
+
+/// Another user, who may not write `data`.
+fn reader(role: &Role) {
+    let [reliable] = role.numbers();
+    // SAFETY: a system call that takes numbers.
+    let changed = unsafe { libc::setresuid(NOBODY, NOBODY, NOBODY) };
+    assert_eq!(changed, 0, "setresuid: {}", std::io::Error::last_os_error());
+    // The kernel forgets it with the user.
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).unwrap();
+    let topic = open(role);
+    match topic.publisher() {
+        Err(AttachError::Open(OpenError::Permission { .. })) => {}
+        Err(error) => panic!("{error}"),
+        Ok(_) => panic!("it may write"),
+    }
+    let delivery = if reliable != 0 { Delivery::Reliable } else { Delivery::Lossy };
+    let mut subscriber = topic.subscriber(delivery).unwrap();
+    let mut account = Account::new(reliable != 0, subscriber.position());
+    role.board.word(NEXT).store(account.next + 1, SeqCst);
+    loop {
+        match subscriber.receive_timeout(Duration::from_millis(10)) {
+            Ok(Some(sample)) => {
+                let message = *sample;
+                account.accept(&role.board, sample.sequence(), sample.missed_before(), &message);
+                role.board.word(NEXT).store(account.next + 1, SeqCst);
+                if message.feed == END {
+                    break;
+                }
+            }
+            Ok(None) => {}
+            Err(ReceiveError::Stalled { sequence }) => {
+                assert_eq!(sequence, account.next);
+                role.board.word(STALLED).store(sequence + 1, SeqCst);
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+    assert_eq!(account.missed, subscriber.missed());
+}
+
+/// A topic of which everybody may write `ctl`, and only its owner `data`. `None` where this process cannot try it.
+fn topic_to_be_read(stage: &Stage, claim_timeout: Duration) -> Option<Topic<Message>> {
+    if !rustix::process::geteuid().is_root() {
+        println!("  skipped: only root can become another user");
+        return None;
+    }
+    let options = TopicOptions {
+        depth: 16,
+        subscribers_max: 2,
+        publishers: Publishers::Shared(3),
+        claim_timeout,
+        mode: 0o666,
+        ..Default::default()
+    };
+    let topic = create(stage, &options);
+    let topics = stage.directory.path();
+    let files = topics.join(TOPIC).join(".topic");
+    let mut paths = vec![topics.parent().unwrap().to_owned(), topics.to_owned()];
+    paths.extend([topics.join("crowd"), topics.join(TOPIC), files.clone()]);
+    for path in paths {
+        set_permissions(path, Permissions::from_mode(0o755)).unwrap();
+    }
+    set_permissions(files.join("ctl"), Permissions::from_mode(0o666)).unwrap();
+    set_permissions(files.join("data"), Permissions::from_mode(0o644)).unwrap();
+    Some(topic)
+}
+
+fn next(stage: &Stage) -> Option<u64> {
+    stage.board.word(NEXT).load(SeqCst).checked_sub(1)
+}
+
+pub(crate) fn a_subscriber_that_may_not_write_is_helped_by_a_living_publisher_and_told_where_there_is_none(
+    plan: &Plan,
+) {
+    let mut random = Random::new(plan.seed);
+    for (reliable, claim_timeout) in [(true, Duration::ZERO), (false, Duration::from_millis(20))] {
+        let stage = Stage::new();
+        let Some(topic) = topic_to_be_read(&stage, claim_timeout) else { return };
+        let reader = stage.spawn("reader", &[reliable.into()]);
+        let next = || next(&stage);
+        stage.until("the reader attaches", || next().is_some());
+        let (mut counter, mut feed) = (0, 1);
+        let stalled = || stage.board.word(STALLED).load(SeqCst);
+        for round in 0..kills(plan, 20) {
+            let mut publisher = topic.publisher().unwrap();
+            publish(&mut publisher, 0, &mut counter, random.below(0..10));
+            stage.board.word(STALLED).store(0, SeqCst);
+            let (lender, sequence) = stage.lender(0, feed);
+            feed += 1;
+            let behind = publish(&mut publisher, 0, &mut counter, 3);
+            stage.until("the reader comes to it", || next() == Some(sequence));
+            // Dead, or alive and in its hands for longer than the topic allows.
+            let mut alive = Some(lender);
+            if claim_timeout.is_zero() || random.one_in(2) {
+                alive.take().unwrap().kill();
+            }
+            if round % 2 == 0 {
+                // The last publisher leaves: nobody can help.
+                drop(publisher);
+                stage.until("the reader is told", || stalled() == sequence + 1);
+                assert_eq!(next(), Some(sequence));
+                publisher = topic.publisher().unwrap();
+            }
+            // Any publisher that does anything. A lossy one is not lapped here.
+            let mut last = behind;
+            stage.until("the reader is helped", || {
+                if next().unwrap() <= sequence {
+                    std::thread::sleep(Duration::from_millis(2));
+                    let message = Message::new(0, counter);
+                    let deadline = Duration::ZERO;
+                    match publisher.publish_timeout(&message, deadline) {
+                        Ok(sequence) => (last, counter) = (sequence, counter + 1),
+                        Err(error) => assert_eq!(error, PublishError::TimedOut),
+                    }
+                }
+                next().unwrap() > sequence
+            });
+            stage.until("the reader goes on", || next().unwrap() == last + 1);
+            if let Some(lender) = alive {
+                stage.commit(0);
+                lender.done();
+                let committed = stage.committed(0);
+                assert!(committed > last, "committed where it had been revoked");
+                stage.until("the message comes all the same", || next() == Some(committed + 1));
+            }
+        }
+        stage.publish_end(&topic);
+        reader.done();
+        drop(topic);
+        stage.end(TOPIC);
+    }
+}
+
+/// It is stuck in a block that the topic has given up: nobody can help it there, and nobody needs to.
+pub(crate) fn a_lossy_subscriber_that_may_not_write_is_lapped_where_a_publisher_died_and_goes_on(
+    _plan: &Plan,
+) {
+    let stage = Stage::new();
+    let Some(topic) = topic_to_be_read(&stage, Duration::ZERO) else { return };
+    let reader = stage.spawn("reader", &[0]);
+    stage.until("the reader attaches", || next(&stage).is_some());
+    let (lender, sequence) = stage.lender(0, 1);
+    let mut publisher = topic.publisher().unwrap();
+    let mut counter = 0;
+    let behind = publish(&mut publisher, 0, &mut counter, 1);
+    assert_eq!((next(&stage), behind), (Some(sequence), sequence + 1));
+    lender.kill();
+    let last = publish(&mut publisher, 0, &mut counter, 100);
+    stage.until("the reader goes on", || {
+        publish(&mut publisher, 0, &mut counter, 1);
+        next(&stage).unwrap() > last
+    });
+    drop(publisher);
+    stage.publish_end(&topic);
+    reader.done();
+    drop(topic);
+    stage.end(TOPIC);
+}

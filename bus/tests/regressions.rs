@@ -1,0 +1,179 @@
+//! Bugs that were found and mended, each with its story.
+#![allow(unsafe_code)] // a thread without the right to write a file
+
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::time::Duration;
+
+use shmbus::{
+    Delivery, Directory, PublishError, Publishers, ReceiveError, Start, Topic, TopicOptions,
+};
+
+fn directory() -> (tempfile::TempDir, Directory) {
+    let path = tempfile::tempdir_in("/dev/shm").unwrap();
+    let directory = Directory::at(path.path()).unwrap();
+    (path, directory)
+}
+
+fn options() -> TopicOptions {
+    TopicOptions {
+        depth: 64,
+        publishers: Publishers::Shared(4),
+        subscribers_max: 4,
+        ..Default::default()
+    }
+}
+
+/// A publisher found the ring full once, long ago, and went away; the subscriber drained it since. The publisher had kept the time of that
+/// old fullness, and evicted the subscriber at the next one as if it had waited ever since.
+#[test]
+fn a_subscriber_that_was_behind_long_ago_is_not_evicted_for_it() {
+    let (_path, directory) = directory();
+    let topic = Topic::<u64>::create_in(&directory, "t", &options()).unwrap();
+    let mut subscriber =
+        topic.subscriber(Delivery::ReliableFor(Duration::from_millis(500))).unwrap();
+    let mut a = topic.publisher().unwrap();
+    let mut b = topic.publisher().unwrap();
+    while a.try_publish(1).is_ok() {}
+    while subscriber.try_receive().unwrap().is_some() {}
+    std::thread::sleep(Duration::from_millis(600));
+    while b.try_publish(2).is_ok() {}
+    // It is full since this moment.
+    assert_eq!(
+        a.publish_timeout(&3, Duration::from_millis(20)),
+        Err(PublishError::TimedOut),
+        "evicted"
+    );
+    loop {
+        match subscriber.try_receive() {
+            Ok(Some(_)) => {}
+            Ok(None) => break,
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+/// `receive_latest` went to the sequence below the head, which on a shared topic may be a claim that is never committed: the newest
+/// message was skipped for nothing.
+#[test]
+fn the_newest_message_is_not_skipped_for_one_that_never_happens() {
+    let (_path, directory) = directory();
+    let topic = Topic::<u64>::create_in(&directory, "t", &options()).unwrap();
+    let mut subscriber = topic.subscriber(Delivery::Lossy).unwrap();
+    let mut a = topic.publisher().unwrap();
+    let mut b = topic.publisher().unwrap();
+    a.publish(&1).unwrap();
+    a.publish(&2).unwrap();
+    let loan = b.loan().unwrap();
+    let mut newest = subscriber.receive_latest().unwrap().map(|sample| *sample);
+    drop(loan);
+    if newest.is_none() {
+        newest = subscriber.receive_latest().unwrap().map(|sample| *sample);
+    }
+    assert_eq!(newest, Some(2));
+}
+
+/// A subscriber that received all there was, stuck behind another publisher's open loan, was evicted for holding publishers up.
+#[test]
+fn a_subscriber_that_waits_for_a_stopped_publisher_is_not_evicted_for_it() {
+    let (_path, directory) = directory();
+    let topic = Topic::<u64>::create_in(&directory, "t", &options()).unwrap();
+    let mut subscriber =
+        topic.subscriber(Delivery::ReliableFor(Duration::from_millis(20))).unwrap();
+    let mut a = topic.publisher().unwrap();
+    let mut b = topic.publisher().unwrap();
+    let loan = a.loan().unwrap();
+    for _ in 0..10 {
+        while b.publish_timeout(&1, Duration::from_millis(10)).is_ok() && subscriber.lag() < 200 {}
+        match subscriber.try_receive() {
+            Ok(None) => {}
+            Ok(Some(_)) => panic!("past an open loan"),
+            Err(error) => panic!("{error}"),
+        }
+    }
+    drop(loan);
+    loop {
+        match subscriber.try_receive() {
+            Ok(Some(_)) => {}
+            Ok(None) => break,
+            Err(ReceiveError::Evicted) => panic!("evicted"),
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+/// While a revoked loan was moved to another block, its publisher lent a hand to a subscriber that may not write `data`, with the second pin that kept the
+/// loan's block: others wrote into it, and the message arrived torn. (As another user than root, the subscriber writes itself.)
+#[test]
+fn a_revoked_loan_is_moved_whole_whoever_asks_for_help_meanwhile() {
+    const LEN: usize = 1 << 20;
+    for extra in 0..20 {
+        let (_path, directory) = directory();
+        let options = TopicOptions {
+            depth: 16,
+            publishers: Publishers::Shared(3),
+            subscribers_max: 2,
+            hold_blocks: Some(0),
+            max_len: LEN as u32,
+            claim_timeout: Duration::from_millis(10),
+            ..Default::default()
+        };
+        let topic = Topic::<[u8]>::create_in(&directory, "t", &options).unwrap();
+        let mut p = topic.publisher().unwrap();
+        let mut q = topic.publisher().unwrap();
+        let mut t = topic.publisher().unwrap();
+        let mut loan = p.loan(LEN).unwrap();
+        loan.fill(7);
+        {
+            let mut w = topic.subscriber_from(Delivery::Lossy, Start::Oldest).unwrap();
+            q.publish(&[1]).unwrap();
+            w.receive().unwrap(); // revoked
+        }
+        for _ in 0..48 + extra {
+            q.publish(&[1]).unwrap();
+        }
+        let stop = AtomicBool::new(false);
+        let asked = AtomicBool::new(false);
+        let mut r = topic.subscriber(Delivery::Lossy).unwrap();
+        let open = t.loan(1).unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                // SAFETY: of this thread only.
+                unsafe { libc::setfsuid(65534) };
+                let mut looks = 0;
+                while !stop.load(SeqCst) {
+                    let _ = r.try_receive();
+                    std::thread::sleep(Duration::from_millis(1));
+                    looks += 1;
+                    asked.store(looks > 30, SeqCst);
+                }
+            });
+            while !asked.load(SeqCst) {
+                std::thread::yield_now();
+            }
+            let head = q.sequence();
+            let racer = scope.spawn(move || {
+                while q.sequence() == head {
+                    std::thread::yield_now();
+                }
+                for _ in 0..12 {
+                    let mut loan = q.loan(LEN).unwrap();
+                    loan[LEN - 1] = 9;
+                    loan.commit().unwrap();
+                }
+            });
+            assert!(loan.commit().unwrap() >= head);
+            stop.store(true, SeqCst);
+            racer.join().unwrap();
+        });
+        drop(open);
+        let mut all = topic.subscriber_from(Delivery::Lossy, Start::Oldest).unwrap();
+        let mut found = 0;
+        while let Some(sample) = all.try_receive().unwrap() {
+            if sample.len() == LEN && sample[0] == 7 {
+                found += 1;
+                assert_eq!(sample[LEN - 1], 7, "torn, with {extra}");
+            }
+        }
+        assert_eq!(found, 1);
+    }
+}
