@@ -87,7 +87,7 @@ impl<T: Payload + ?Sized> Publisher<T> {
         self.publish_until(message, crate::wait::deadline_ns(timeout))
     }
 
-    #[inline]
+    #[inline(always)] // so that a message built by the caller is built in its slot
     fn publish_until(&mut self, message: &T, deadline_ns: u64) -> Result<u64, PublishError> {
         let bytes = message.bytes();
         self.check(bytes.len())?;
