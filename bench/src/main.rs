@@ -3,6 +3,7 @@
 //! Every figure is a ratio of two things measured alternately, because on a shared machine nothing else can be compared. The last
 //! word on standard output is the figure; `docs/claims.toml` says what it may be.
 
+mod contention;
 mod placement;
 mod probe;
 mod publish_cost;
@@ -38,17 +39,24 @@ enum Measurement {
         #[arg(long, value_enum, default_value_t = round_trip::WakeArgument::Auto)]
         wake: round_trip::WakeArgument,
     },
+    /// Total rate of 1, 2, 4 and 8 publishers. Figure: 2 shared ones / 2 on a ring behind a process-shared mutex
+    Contention {
+        /// Rounds; each measures all of them
+        #[arg(long, default_value_t = 5)]
+        rounds: usize,
+    },
     /// (the other process of a measurement)
     #[command(hide = true)]
-    Partner { role: String, directory: std::path::PathBuf, count: u64, core: usize },
+    Partner { role: String, directory: std::path::PathBuf, count: u64, core: String },
 }
 
 fn main() -> ExitCode {
     let done = match Arguments::parse().measurement {
         Measurement::PublishCost { rounds } => publish_cost::run(rounds),
+        Measurement::Contention { rounds } => contention::run(rounds),
         Measurement::RoundTrip { rounds, wake } => round_trip::run(rounds, wake),
         Measurement::Partner { role, directory, count, core } => {
-            partner(&role, &directory, count, core)
+            partner(&role, &directory, count, &core)
         }
     };
     match done {
@@ -60,11 +68,16 @@ fn main() -> ExitCode {
     }
 }
 
-fn partner(role: &str, directory: &Path, count: u64, core: usize) -> Result<()> {
-    placement::pin(core)?;
+fn partner(role: &str, directory: &Path, count: u64, core: &str) -> Result<()> {
+    if core != "any" {
+        placement::pin(core.parse()?)?;
+    }
     match role {
         "idle" => publish_cost::idle(directory, count),
         "echo" => round_trip::echo(directory, count),
+        "publish-exclusive" | "publish-shared" | "publish-mutex" => {
+            contention::partner(role, directory, count)
+        }
         "ping-pong" => probe::partner(directory, count),
         other => bail!("there is no partner {other}"),
     }

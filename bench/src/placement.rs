@@ -51,11 +51,25 @@ pub(crate) struct Partner(Child);
 impl Partner {
     /// Starts `role` on `core` and waits until it says that it is ready.
     pub(crate) fn start(role: &str, directory: &Path, count: u64, core: usize) -> Result<Partner> {
+        Self::spawn(role, directory, count, &core.to_string())
+    }
+
+    /// Starts `role` on any core and waits until it says that it is ready.
+    pub(crate) fn start_anywhere(role: &str, directory: &Path, count: u64) -> Result<Partner> {
+        Self::spawn(role, directory, count, "any")
+    }
+
+    /// The word that it waits for: the end of its standard input.
+    pub(crate) fn go(&mut self) {
+        self.0.stdin = None;
+    }
+
+    fn spawn(role: &str, directory: &Path, count: u64, core: &str) -> Result<Partner> {
         let mut child = Command::new(std::env::current_exe()?)
             .arg("partner")
             .arg(role)
             .arg(directory)
-            .args([count.to_string(), core.to_string()])
+            .args([&count.to_string(), core])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()?;

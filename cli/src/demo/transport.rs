@@ -118,7 +118,7 @@ pub(super) enum Address {
 
 /// The end of a receiver.
 pub(super) enum Source {
-    Bus(BusSource),
+    Bus(Box<BusSource>),
     Stream(StreamSource),
 }
 
@@ -127,7 +127,7 @@ impl Source {
     pub(super) fn open(spec: &SourceSpec, role: Role, flow: &Flow) -> Result<(Source, Address)> {
         Ok(match spec {
             SourceSpec::Topic(place) => {
-                (Source::Bus(BusSource::open(place, role, flow)?), Address::Topic)
+                (Source::Bus(Box::new(BusSource::open(place, role, flow)?)), Address::Topic)
             }
             SourceSpec::Unix(name) => {
                 let source = StreamSource::listen_unix(name, flow)?;
@@ -164,7 +164,7 @@ impl Source {
 
 /// The end of a feed.
 pub(super) enum Outlet {
-    Bus(BusOutlet),
+    Bus(Box<BusOutlet>),
     Streams(Vec<StreamOutlet>, Vec<u8>),
 }
 
@@ -176,7 +176,7 @@ impl Outlet {
         flow: &Flow,
     ) -> Result<Outlet> {
         if let Some(place) = topic {
-            return Ok(Outlet::Bus(BusOutlet::open(place, flow)?));
+            return Ok(Outlet::Bus(Box::new(BusOutlet::open(place, flow)?)));
         }
         let mut streams = Vec::with_capacity(receivers.len());
         for (role, address) in receivers {
