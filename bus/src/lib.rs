@@ -1,6 +1,6 @@
 //! A zero-copy shared-memory message bus for Linux.
 //!
-//! One publisher, up to 256 subscribers, in different processes, on one *topic*: a stream of messages in a ring in shared memory.
+//! One publisher or several, up to 256 subscribers, in different processes, on one *topic*: a stream of messages in a ring in shared memory.
 //! Each subscriber chooses to be *lossy* (publishers never wait for it, and it learns exactly what it missed) or *reliable* (publishers
 //! wait for it once it is a whole ring behind, and it misses nothing).
 //!
@@ -41,7 +41,7 @@
 //!   fork is not mapped there.
 //!
 //! # How a message flows
-//! Publish: [`Publisher::publish`] or [`Loan::commit`] -> `ExclusiveRing::commit` -> `Bell::ring`.
+//! Publish: [`Publisher::publish`] or [`Loan::commit`] -> `ExclusiveRing::commit` (or `SharedRing::commit`) -> `Bell::ring`.
 //! Receive: [`Subscriber::receive`] -> `Reader::next` -> `Bell::sleep`.
 //!
 //! # Map of the files
@@ -51,8 +51,8 @@
 //! | `layout`, `header` | the format; its header pages, written and checked |
 //! | `region`, `payload` | the two that cast: mapping to atomics, slots to messages |
 //! | `registry`, `bell` | participants' states; sleeping and waking |
-//! | `ring` | the protocol: table, exclusive publisher, reader, holds |
-//! | `recovery` | what is done for the dead |
+//! | `ring` | the protocol: table, exclusive and shared publishers, reader, holds |
+//! | `recovery`, `repair` | what is done for the dead, and for those who stand still |
 //! | `participant`, `directory` | leases and entries; where topics live |
 //! | `topic`, `options`, `publisher`, `loan`, `subscriber`, `sample`, `wait`, `stats`, `error` | the public face |
 
