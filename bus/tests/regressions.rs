@@ -157,6 +157,7 @@ fn a_revoked_loan_is_moved_whole_whoever_asks_for_help_meanwhile() {
                 }
                 for _ in 0..12 {
                     let mut loan = q.loan(LEN).unwrap();
+                    loan[0] = 9; // both ends: a loan shows what stood in its slot before, perhaps all sevens
                     loan[LEN - 1] = 9;
                     loan.commit().unwrap();
                 }
