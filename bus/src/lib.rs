@@ -37,8 +37,8 @@
 //! - Protection from a process that may write the topic's files and does not follow the protocol: see [`Topic`].
 //! - Durability: a topic is memory and ends with the machine.
 //! - Fairness among, or progress of, processes that the scheduler does not run.
-//! - Anything to a child that was forked and did not exec: its handles answer `Forked`, and a sample that it received before the
-//!   fork is not mapped there.
+//! - Anything to a child that was forked and did not exec: its handles answer `Forked`, and what a sample or a loan from before
+//!   the fork shows is not mapped there.
 //!
 //! # How a message flows
 //! Publish: [`Publisher::publish`] or [`Loan::commit`] -> `ExclusiveRing::commit` (or `SharedRing::commit`) -> `Bell::ring`.

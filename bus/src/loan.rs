@@ -31,11 +31,11 @@ impl<'a, T: Payload + ?Sized> Loan<'a, T> {
 
     /// Publishes the message and returns its sequence.
     ///
-    /// On an exclusive topic it cannot fail and does not wait. On a shared one its sequence may have been revoked while it was open for longer than
+    /// On an exclusive topic it does not wait, and fails only in a forked child. On a shared one its sequence may have been revoked while it was open for longer than
     /// the topic's `claim_timeout`: then it is copied to a new one, for which it waits as [`Publisher::publish`] does.
     ///
     /// # Errors
-    /// As [`Publisher::publish`]; on an exclusive topic none.
+    /// As [`Publisher::publish`]; on an exclusive topic only [`PublishError::Forked`].
     #[inline]
     pub fn commit(self) -> Result<u64, PublishError> {
         let mut loan = ManuallyDrop::new(self);

@@ -171,6 +171,9 @@ impl<T: Payload + ?Sized> Publisher<T> {
         message: &T,
         claim: Option<Claim>,
     ) -> Result<u64, PublishError> {
+        if self.participant.attachment.is_forked() {
+            return Err(PublishError::Forked);
+        }
         match claim {
             None => Ok(self.commit(message.bytes().len() as u32)),
             Some(claim) => self.commit_shared_loan(message.bytes(), claim),
@@ -178,9 +181,6 @@ impl<T: Payload + ?Sized> Publisher<T> {
     }
 
     fn commit_shared_loan(&mut self, bytes: &[u8], claim: Claim) -> Result<u64, PublishError> {
-        if self.participant.attachment.is_forked() {
-            return Err(PublishError::Forked);
-        }
         if let Some(sequence) = self.commit_claim(claim, bytes.len() as u32) {
             return Ok(sequence);
         }

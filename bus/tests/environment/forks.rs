@@ -116,6 +116,10 @@ pub(super) fn play_forking(path: &Path) {
     *loan = 100;
     let Some(child) = fork() else { leave(|| drop(loan)) };
     assert_eq!(child.end(), "exit 0");
+    let Some(child) = fork() else {
+        leave(|| assert_eq!(loan.commit(), Err(PublishError::Forked)))
+    };
+    assert_eq!(child.end(), "exit 0");
     loan.commit().unwrap();
     assert_eq!(*reliable.receive().unwrap(), 100);
 }
