@@ -2,7 +2,7 @@
 //!
 //! Everything above is written once and compiled twice: on the processor's atomics and on the kernel's futex,
 //! and, with `--cfg loom`, on loom's atomics and a futex made of loom's condition variable. The models
-//! (`models.rs`) therefore explore the code that ships.
+//! (`models`) therefore explore the code that ships.
 
 pub(crate) use self::imp::*;
 

@@ -1,0 +1,142 @@
+//! Sequences that were taken and not committed: their owners are dead, slow or stopped.
+
+use loom::sync::Arc;
+use loom::thread;
+
+use super::{
+    drain_shared, model, publish_shared, region_of, shared_lossy, shared_publisher, write,
+};
+use crate::atomics::*;
+use crate::crash;
+use crate::ring::shared::{Owner, settle};
+
+/// A publisher is killed at a point while another one and a reader go on: nobody is stuck, and what was committed is received.
+fn shared_publisher_killed(point: &'static str) {
+    model(move || {
+        let region = region_of(2, 2, 1, 0);
+        let mut reader = shared_lossy(&region);
+        let mut a = shared_publisher(&region, 0);
+        let mut b = shared_publisher(&region, 1);
+        let theirs = Arc::clone(&region);
+        let victim = thread::spawn(move || {
+            crash::killed_at(point, || publish_shared(&mut a, &theirs));
+        });
+        let mine = publish_shared(&mut b, &region).unwrap();
+        let mut received = drain_shared(&mut reader, &region, 2, false, |_| false);
+        victim.join().unwrap(); // the kernel says so
+        received.extend(drain_shared(&mut reader, &region, 5, false, |index| index.0 == 0));
+        assert_eq!(reader.position(), region.head().load(Acquire), "stuck behind the dead");
+        assert!(received.contains(&mine), "a committed message was lost");
+    });
+}
+
+#[test]
+fn shared_publisher_killed_with_a_claim_shown() {
+    shared_publisher_killed("claim.shown");
+}
+
+#[test]
+fn shared_publisher_killed_with_a_sequence_taken() {
+    shared_publisher_killed("claim.taken");
+}
+
+#[test]
+fn shared_publisher_killed_with_a_payload_written() {
+    shared_publisher_killed("shared.written");
+}
+
+#[test]
+fn shared_publisher_killed_with_a_message_committed() {
+    shared_publisher_killed("commit.exchanged");
+}
+
+#[test]
+fn shared_publisher_killed_with_a_block_opened() {
+    shared_publisher_killed("open.exchanged");
+}
+
+/// Revocation comes at any moment of a publish: the message is received once, at this sequence or at another.
+#[test]
+fn revoke_against_commit() {
+    model(|| {
+        let region = region_of(2, 1, 1, 0);
+        let mut reader = shared_lossy(&region);
+        let mut a = shared_publisher(&region, 0);
+        let theirs = Arc::clone(&region);
+        let slow = thread::spawn(move || publish_shared(&mut a, &theirs));
+        let mut received = drain_shared(&mut reader, &region, 2, true, |_| false);
+        let published = slow.join().unwrap();
+        received.extend(drain_shared(&mut reader, &region, 4, true, |_| false));
+        assert_eq!(received, Vec::from_iter(published));
+    });
+}
+
+/// A living publisher's claim is never taken for a dead one's: without a time-out nothing is revoked.
+#[test]
+fn claim_against_abandon() {
+    model(|| {
+        let region = region_of(2, 1, 1, 0);
+        let mut reader = shared_lossy(&region);
+        let mut a = shared_publisher(&region, 0);
+        let theirs = Arc::clone(&region);
+        let feed = thread::spawn(move || {
+            for expected in 0..2 {
+                assert_eq!(
+                    publish_shared(&mut a, &theirs),
+                    Some(expected),
+                    "a living claim was abandoned"
+                );
+            }
+        });
+        drain_shared(&mut reader, &region, 3, false, |_| false);
+        feed.join().unwrap();
+        drain_shared(&mut reader, &region, 3, false, |_| false);
+        assert_eq!((reader.position(), reader.missed()), (2, 0));
+    });
+}
+
+/// Two that are stuck at the same sequence settle it, while its owner may still commit.
+#[test]
+fn settle_against_settle_and_commit() {
+    model(|| {
+        let region = region_of(2, 1, 1, 0);
+        let mut a = shared_publisher(&region, 0);
+        let claim = a.claim(&region).unwrap();
+        let settlers = [(); 2].map(|()| {
+            let theirs = Arc::clone(&region);
+            thread::spawn(move || {
+                settle(&theirs, claim.sequence, claim.slot, true, |_| Owner::Lives)
+            })
+        });
+        write(&region, claim);
+        let committed = a.commit(&region, claim, 8, None).is_ok();
+        for settler in settlers {
+            assert!(settler.join().unwrap());
+        }
+        let stamp = region.slot(claim.slot).stamp.load(Acquire);
+        assert_eq!(stamp == crate::ring::message_stamp(0), committed);
+    });
+}
+
+/// Who settles is killed between its decision and its exchange: the next one settles.
+#[test]
+fn settler_killed_with_its_decision_made() {
+    model(|| {
+        let region = region_of(2, 2, 1, 0);
+        let mut a = shared_publisher(&region, 0);
+        let claim = a.claim(&region).unwrap(); // and is killed
+        let theirs = Arc::clone(&region);
+        let gone = |_| Owner::IsGone;
+        let victim = thread::spawn(move || {
+            crash::killed_at("abandon.decided", || {
+                settle(&theirs, claim.sequence, claim.slot, false, gone)
+            })
+        });
+        let mut b = shared_publisher(&region, 1);
+        publish_shared(&mut b, &region).unwrap();
+        assert!(settle(&region, claim.sequence, claim.slot, false, gone));
+        assert_ne!(victim.join().unwrap(), Some(false)); // killed, or too late
+        let stamp = region.slot(claim.slot).stamp.load(Acquire);
+        assert_eq!(stamp, crate::ring::abandoned_stamp(claim.sequence));
+    });
+}
