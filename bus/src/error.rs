@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 pub use crate::ring::Corrupt;
+use crate::schema::{Schema, side_by_side};
 
 /// An option of a new topic is out of its range. The first that was found.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -220,14 +221,14 @@ pub enum OpenError {
         field: &'static str,
     },
     /// The topic carries another type.
-    #[error("topic {name} carries {found}, not {expected}")]
+    #[error("{}", other_type(name, found.as_deref(), expected.as_deref()))]
     Type {
         /// Name of the topic.
         name: String,
-        /// What it carries.
-        found: String,
-        /// What was asked for.
-        expected: String,
+        /// What it carries; `None`: bytes.
+        found: Option<Box<Schema>>,
+        /// What was asked for; `None`: bytes.
+        expected: Option<Box<Schema>>,
     },
     /// The topic was created with another value of an option that must match.
     #[error("topic {name} has {option} {found}, not {expected}")]
@@ -257,6 +258,25 @@ pub enum OpenError {
         /// Why not.
         source: io::Error,
     },
+}
+
+/// Both types by name, with their versions where only these tell them apart, then by field.
+fn other_type(name: &str, found: Option<&Schema>, expected: Option<&Schema>) -> String {
+    let names = [found, expected].map(|schema| match schema {
+        Some(schema) => (schema.name(), schema.version()),
+        None => ("[u8]".to_owned(), 0),
+    });
+    let [found_name, expected_name] = match names {
+        [(found, old), (expected, new)] if found == expected && old != new => {
+            [format!("{found} version {old}"), format!("version {new}")]
+        }
+        [(found, _), (expected, _)] if found == expected => {
+            [found, "as it is defined here".to_owned()]
+        }
+        [(found, _), (expected, _)] => [found, expected],
+    };
+    let columns = side_by_side(found, expected);
+    format!("topic {name} carries {found_name}, not {expected_name}{columns}")
 }
 
 /// A topic cannot be removed.
@@ -340,6 +360,16 @@ pub enum PublishError {
         len: usize,
         /// `max_len` of the topic.
         max: u32,
+    },
+    /// [`Raw`](crate::Raw): no message of the topic's type has that length.
+    #[error(
+        "the message has {len} bytes, the topic's messages {size} (or, in a sequence, a multiple)"
+    )]
+    Length {
+        /// Bytes of the message.
+        len: usize,
+        /// Bytes of a message of the type, or of one in a sequence.
+        size: u64,
     },
     /// The topic was removed or replaced.
     #[error("the topic was removed")]

@@ -6,12 +6,13 @@
 use crate::error::OpenError;
 use crate::layout::{
     BYTE_ORDER, CONTROL_MAGIC, ControlHeader, DATA_MAGIC, DataHeader, PAGE, PAYLOAD_BYTES,
-    PAYLOAD_FIXED, PUBLISHERS_EXCLUSIVE, PUBLISHERS_LIMIT, PUBLISHERS_SHARED, SUBSCRIBERS_LIMIT,
-    TYPE_NAME_MAX, VERSION,
+    PAYLOAD_FIXED, PAYLOAD_SEQUENCE, PUBLISHERS_EXCLUSIVE, PUBLISHERS_LIMIT, PUBLISHERS_SHARED,
+    SUBSCRIBERS_LIMIT, TYPE_NAME_MAX, VERSION,
 };
 use crate::options::{TopicOptions, Wake};
-use crate::payload::Payload;
+use crate::payload::{Carried, Payload};
 use crate::ring::Geometry;
+use crate::schema::{Schema, TEXT_MAX};
 
 /// What the header says about the messages and about whoever made it; the rest is in the [`Geometry`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,13 +21,12 @@ pub(crate) struct Description {
     pub(crate) created_ns: u64,
     pub(crate) wake: Wake,
     pub(crate) claim_timeout_ns: u64,
-    pub(crate) payload_kind: u32,
-    pub(crate) payload_align: u32,
-    pub(crate) type_name: String,
+    pub(crate) carried: Carried,
 }
 
 /// The two header pages of a new topic.
-pub(crate) fn write<T: Payload + ?Sized>(
+pub(crate) fn write(
+    carried: &Carried,
     geometry: &Geometry,
     options: &TopicOptions,
     instance: u64,
@@ -51,13 +51,19 @@ pub(crate) fn write<T: Payload + ?Sized>(
     header.publishers = if geometry.shared { PUBLISHERS_SHARED } else { PUBLISHERS_EXCLUSIVE };
     header.claim_timeout_ns = options.claim_timeout_ns();
     header.payload_max = geometry.payload_max;
-    header.payload_align = T::ALIGN as u32;
+    header.payload_align = carried.align() as u32;
     header.payload_offset = geometry.payload_offset;
-    header.payload_kind = T::KIND;
+    header.payload_kind = carried.kind();
     header.timestamp = geometry.timestamp.into();
     header.wake = options.wake as u32;
-    let name = T::type_name().as_bytes();
-    let name = &name[..name.len().min(TYPE_NAME_MAX)];
+    if let Some(schema) = &carried.schema {
+        header.type_version = schema.version();
+        header.layout_hash = schema.layout_hash();
+        header.schema_offset = geometry.schema_offset();
+        header.schema_len = geometry.schema_len.into();
+    }
+    let name = carried.type_name();
+    let name = &name.as_bytes()[..name.len().min(TYPE_NAME_MAX)];
     header.type_name_len = name.len() as u32;
     header.type_name[..name.len()].copy_from_slice(name);
     let control = ControlHeader {
@@ -71,7 +77,8 @@ pub(crate) fn write<T: Payload + ?Sized>(
     (header, control)
 }
 
-/// Checks the headers of topic `name` against each other and against the lengths of the files.
+/// Checks the headers of topic `name` against each other and against the lengths of the files. The schema is not in the
+/// description yet: [`check_schema`].
 ///
 /// Everything that follows from other fields is computed again and compared, so that nothing is used that this program
 /// would not have written.
@@ -117,7 +124,9 @@ pub(crate) fn check(
         ("payload_max", header.payload_max <= 1 << 30),
         ("payload_align", header.payload_align.is_power_of_two()),
         ("payload_align", u64::from(header.payload_align) <= PAGE),
-        ("payload_kind", matches!(header.payload_kind, PAYLOAD_FIXED | PAYLOAD_BYTES)),
+        ("payload_kind", (PAYLOAD_FIXED..=PAYLOAD_SEQUENCE).contains(&header.payload_kind)),
+        ("schema_len", header.schema_len <= TEXT_MAX),
+        ("schema_len", (header.schema_len == 0) == (header.payload_kind == PAYLOAD_BYTES)),
         ("timestamp", header.timestamp <= 1),
         ("type_name_len", header.type_name_len as usize <= TYPE_NAME_MAX),
     ];
@@ -135,6 +144,7 @@ pub(crate) fn check(
         header.hold_blocks,
         header.timestamp == 1,
     )
+    .and_then(|geometry| geometry.with_schema(header.schema_len as u32))
     .ok_or_else(|| corrupt("depth"))?;
     let derived = [
         ("block_len", header.block_len == geometry.block_len),
@@ -142,6 +152,7 @@ pub(crate) fn check(
         ("spares", header.spares == geometry.spares),
         ("slot_size", header.slot_size == geometry.slot_size),
         ("payload_offset", header.payload_offset == geometry.payload_offset),
+        ("schema_offset", header.schema_offset == schema_offset(&geometry)),
         ("data_len", header.data_len == geometry.data_len()),
         ("control_len", header.control_len == geometry.control_len()),
     ];
@@ -155,42 +166,71 @@ pub(crate) fn check(
             return Err(OpenError::Short { name: name(), file, len, expected });
         }
     }
-    let type_name = &header.type_name[..header.type_name_len as usize];
     let description = Description {
         instance: header.instance,
         created_ns: header.created_ns,
         wake,
         claim_timeout_ns: header.claim_timeout_ns,
-        payload_kind: header.payload_kind,
-        payload_align: header.payload_align,
-        type_name: String::from_utf8_lossy(type_name).into_owned(),
+        carried: Carried::bytes(),
     };
     Ok((geometry, description))
 }
 
-/// Whether the topic carries messages of type `T`.
+/// Where the schema stands; 0 where there is none.
+fn schema_offset(geometry: &Geometry) -> u64 {
+    if geometry.schema_len == 0 { 0 } else { geometry.schema_offset() }
+}
+
+/// What topic `name` carries: the schema of `text`, checked against the header, which [`check`] has passed.
+pub(crate) fn check_schema(
+    name: &str,
+    header: &DataHeader,
+    text: &[u8],
+) -> Result<Carried, OpenError> {
+    let corrupt = |field| OpenError::Header { name: name.to_owned(), field };
+    let carried = if header.payload_kind == PAYLOAD_BYTES {
+        Carried::bytes()
+    } else {
+        let text = str::from_utf8(text).map_err(|_| corrupt("schema"))?;
+        Carried::of(Schema::parse(text).map_err(|_| corrupt("schema"))?)
+    };
+    let (payload_max, align) = (u64::from(header.payload_max), u64::from(header.payload_align));
+    let schema = carried.schema.as_ref();
+    let type_name = carried.type_name();
+    let fields = [
+        ("schema", carried.text().as_bytes() == text), // as this program writes it
+        ("schema", carried.kind() == header.payload_kind),
+        ("schema", carried.size().is_none_or(|size| size == payload_max)),
+        ("schema", carried.schema.is_none() || carried.unit() <= payload_max),
+        ("payload_align", carried.align() == align),
+        ("layout_hash", header.layout_hash == schema.map_or(0, Schema::layout_hash)),
+        ("type_version", header.type_version == schema.map_or(0, Schema::version)),
+        (
+            "type_name",
+            header.type_name.get(..header.type_name_len as usize) == Some(type_name.as_bytes()),
+        ),
+    ];
+    match fields.iter().find(|(_, holds)| !holds) {
+        Some((field, _)) => Err(corrupt(field)),
+        None => Ok(carried),
+    }
+}
+
+/// Whether topic `name`, which carries `found`, is one of messages of type `T`.
 pub(crate) fn check_type<T: Payload + ?Sized>(
     name: &str,
-    geometry: &Geometry,
-    description: &Description,
+    found: &Carried,
 ) -> Result<(), OpenError> {
-    let same = description.payload_kind == T::KIND
-        && description.payload_align == T::ALIGN as u32
-        && T::SIZE.is_none_or(|size| size as u64 == u64::from(geometry.payload_max))
-        && description.type_name.as_bytes()
-            == &T::type_name().as_bytes()[..T::type_name().len().min(TYPE_NAME_MAX)];
-    if same {
+    if T::ANY {
         return Ok(());
     }
-    let describe = |type_name: &str, size: Option<u64>, align| match size {
-        Some(size) => format!("{type_name} ({size} bytes, aligned to {align})"),
-        None => "[u8] of any length".to_owned(),
-    };
-    let found_size =
-        (description.payload_kind == PAYLOAD_FIXED).then_some(u64::from(geometry.payload_max));
+    let expected = T::carried();
+    if expected == *found {
+        return Ok(());
+    }
     Err(OpenError::Type {
         name: name.to_owned(),
-        found: describe(&description.type_name, found_size, description.payload_align),
-        expected: describe(T::type_name(), T::SIZE.map(|size| size as u64), T::ALIGN as u32),
+        found: found.schema.clone().map(Box::new),
+        expected: expected.schema.map(Box::new),
     })
 }

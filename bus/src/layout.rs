@@ -84,7 +84,7 @@ pub(crate) struct DataHeader {
     pub(crate) payload_max: u32,
     pub(crate) payload_align: u32,
     pub(crate) payload_offset: u32,
-    /// [`PAYLOAD_FIXED`] or [`PAYLOAD_BYTES`].
+    /// [`PAYLOAD_FIXED`], [`PAYLOAD_BYTES`] or [`PAYLOAD_SEQUENCE`].
     pub(crate) payload_kind: u32,
     /// 1 where slots carry the time of their commit.
     pub(crate) timestamp: u32,
@@ -92,12 +92,12 @@ pub(crate) struct DataHeader {
     pub(crate) wake: u32,
     /// After how long a stalled claim of a shared publisher is revoked; 0 = never.
     pub(crate) claim_timeout_ns: u64,
-    /// Version of the message type; 0 until messages describe themselves.
+    /// Version of the message type; 0 where it is not a struct.
     pub(crate) type_version: u32,
     pub(crate) type_name_len: u32,
-    /// Hash over the fields of the message type; 0 until messages describe themselves.
+    /// Hash over name, version, size, alignment and fields of the message type; 0 of bytes.
     pub(crate) layout_hash: u64,
-    /// Where the schema text stands in `data`, and its length; 0 = none.
+    /// Where the schema text stands in `data`, behind the block table, and its length; both 0 of bytes.
     pub(crate) schema_offset: u64,
     pub(crate) schema_len: u64,
     pub(crate) type_name: [u8; TYPE_NAME_MAX],
@@ -112,6 +112,8 @@ pub(crate) const PUBLISHERS_SHARED: u32 = 2;
 pub(crate) const PAYLOAD_FIXED: u32 = 1;
 /// `payload_kind`: a message has up to `payload_max` bytes.
 pub(crate) const PAYLOAD_BYTES: u32 = 2;
+/// `payload_kind`: a message is a whole number of what the schema describes, up to `payload_max` bytes.
+pub(crate) const PAYLOAD_SEQUENCE: u32 = 3;
 
 /// Page 0 of `ctl`. Immutable; read once at attach and checked.
 #[repr(C)]

@@ -6,10 +6,11 @@
 //!
 //! ```
 //! use bytemuck::{Pod, Zeroable};
-//! use shmbus::{Delivery, Topic, TopicOptions};
+//! use shmbus::{Delivery, Message, Topic, TopicOptions};
 //!
-//! #[derive(Clone, Copy, Pod, Zeroable)]
+//! #[derive(Clone, Copy, Pod, Zeroable, Message)]
 //! #[repr(C)]
+//! #[message(name = "md.Quote", version = 1)]
 //! struct Quote { instrument: u64, bid: i64, ask: i64 }
 //!
 //! # let directory = tempfile::tempdir_in("/dev/shm")?;
@@ -32,6 +33,8 @@
 //!   dead. Who is dead is asked of the kernel, never of a clock.
 //! - Loss is exact and never silent: [`Sample::missed_before`].
 //! - A publish costs the same for 1 or 64 subscribers.
+//! - A topic says what its messages are: name, version and every field, as text ([`Schema`]). Opening it as another type is an error that shows both, and any
+//!   tool reads it without the type ([`RawTopic`]).
 //!
 //! # What it does not promise
 //! - Protection from a process that may write the topic's files and does not follow the protocol: see [`Topic`].
@@ -54,6 +57,8 @@
 //! | `ring` | the protocol: table, exclusive and shared publishers, reader, holds |
 //! | `recovery`, `repair` | what is done for the dead, and for those who stand still |
 //! | `participant`, `directory` | leases and entries; where topics live |
+//! | `message`, `checked`, `schema` | what messages are: at compile time; field types checked on reading; at run time, as text, for tools |
+//! | `raw` | messages without their type |
 //! | `topic`, `options`, `publisher`, `loan`, `subscriber`, `sample`, `wait`, `stats`, `error` | the public face |
 
 #![warn(missing_docs)]
@@ -68,6 +73,8 @@ mod registry;
 mod ring;
 
 #[cfg(not(loom))]
+mod checked;
+#[cfg(not(loom))]
 mod directory;
 #[cfg(not(loom))]
 mod error;
@@ -75,6 +82,8 @@ mod error;
 mod header;
 #[cfg(not(loom))]
 mod loan;
+#[cfg(not(loom))]
+mod message;
 #[cfg(all(test, loom))]
 mod models;
 #[cfg(not(loom))]
@@ -86,9 +95,13 @@ mod payload;
 #[cfg(not(loom))]
 mod publisher;
 #[cfg(not(loom))]
+mod raw;
+#[cfg(not(loom))]
 mod repair;
 #[cfg(not(loom))]
 mod sample;
+#[cfg(not(loom))]
+mod schema;
 #[cfg(not(loom))]
 mod stats;
 #[cfg(not(loom))]
@@ -102,17 +115,37 @@ pub use ring::reader::Start;
 
 #[cfg(not(loom))]
 pub use self::{
+    checked::{Bool, Enum, EnumRepr, FixedStr, MessageEnum, TextError, UnknownValue},
     directory::Directory,
     error::*,
     loan::Loan,
+    message::{EnumKind, Field, Kind, Message, Scalar, StructKind, Variant},
     options::{Memory, Publishers, TopicOptions, Wake},
     payload::Payload,
     publisher::Publisher,
+    raw::{Raw, RawTopic},
     sample::{Held, HoldBudget, Sample},
+    schema::{
+        DecodeError, EncodeError, EnumType, FieldType, Schema, SchemaError, StructType, Type, Value,
+    },
     stats::{ParticipantInfo, ParticipantKind, TopicInfo},
     subscriber::{Delivery, Subscriber},
     topic::Topic,
 };
+
+#[cfg(not(loom))]
+pub use shmbus_derive::{Message, MessageEnum};
+
+/// What the derive macros name.
+#[cfg(not(loom))]
+#[doc(hidden)]
+pub mod __derive {
+    pub use crate::message::{Field, Kind, Variant};
+}
+
+/// As which the derive macros name this crate.
+#[cfg(all(test, not(loom)))]
+extern crate self as shmbus;
 
 /// What may go to, or be shared with, other threads.
 #[cfg(not(loom))]

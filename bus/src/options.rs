@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use crate::error::OptionsError;
 use crate::layout::{ENTRIES_OFFSET, PAGE, PUBLISHERS_LIMIT, SUBSCRIBERS_LIMIT};
-use crate::payload::Payload;
+use crate::payload::{Carried, Payload};
 use crate::ring::{BLOCKS_LIMIT, Geometry, SLOT_SIZE_MAX};
+use crate::schema::TEXT_MAX;
 
 /// How publishers and sleeping subscribers meet, which is what a publish pays for somebody who might sleep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -70,7 +71,7 @@ pub struct TopicOptions {
     /// Blocks that may be held at the same time ([`Sample::hold`](crate::Sample::hold)), by all subscribers together, 0 to 4096. Each costs a spare
     /// block. `None`: `max(8, subscribers_max / 4)`.
     pub hold_blocks: Option<u32>,
-    /// Topics of `[u8]`: the largest message in bytes, up to 2^30. Every slot has room for it.
+    /// Topics of slices, `[u8]` among them: the largest message in bytes, up to 2^30. Every slot has room for it.
     pub max_len: u32,
     /// Each message carries the monotonic time of its commit (8 bytes, and about 25 ns per publish).
     pub timestamp: bool,
@@ -134,7 +135,7 @@ impl TopicOptions {
     /// # Errors
     /// The first option that is out of its range.
     pub fn memory<T: Payload + ?Sized>(&self) -> Result<Memory, OptionsError> {
-        Ok(Memory::of(&self.geometry::<T>()?))
+        Ok(Memory::of(&self.geometry(&T::carried())?))
     }
 
     pub(crate) fn claim_timeout_ns(&self) -> u64 {
@@ -142,7 +143,7 @@ impl TopicOptions {
     }
 
     /// Checks every option and computes what follows from them.
-    pub(crate) fn geometry<T: Payload + ?Sized>(&self) -> Result<Geometry, OptionsError> {
+    pub(crate) fn geometry(&self, carried: &Carried) -> Result<Geometry, OptionsError> {
         const DEPTH_MAX: u64 = 1 << 27;
         const LEN_MAX: u64 = 1 << 30;
         let in_range = |field, given: u64, min: u64, max: u64| {
@@ -166,20 +167,26 @@ impl TopicOptions {
         };
         in_range("publishers", publishers_max.into(), 1, PUBLISHERS_LIMIT.into())?;
         in_range("mode", self.mode.into(), 0o600, 0o777)?;
-        let payload_max = T::SIZE.map_or(u64::from(self.max_len), |size| size as u64);
-        let field = if T::SIZE.is_some() { "size of the message type" } else { "max_len" };
-        in_range(field, payload_max, 0, LEN_MAX)?;
-        in_range("alignment of the message type", T::ALIGN as u64, 1, PAGE)?;
+        let (field, payload_max, least) = match carried.size() {
+            Some(size) => ("size of the message type", size, 0),
+            None if carried.schema.is_some() => ("max_len", self.max_len.into(), carried.unit()),
+            None => ("max_len", self.max_len.into(), 0),
+        };
+        in_range(field, payload_max, least, LEN_MAX)?;
+        in_range("alignment of the message type", carried.align(), 1, PAGE)?;
+        let schema_len = carried.text().len() as u64;
+        in_range("length of the schema", schema_len, 0, TEXT_MAX)?;
         let geometry = Geometry::new(
             self.depth,
             payload_max as u32,
-            T::ALIGN as u32,
+            carried.align() as u32,
             publishers_max,
             shared,
             self.subscribers_max,
             hold_blocks,
             self.timestamp,
         );
+        let geometry = geometry.and_then(|geometry| geometry.with_schema(schema_len as u32));
         geometry.ok_or_else(|| OptionsError::TooLarge {
             depth: self.depth,
             payload: payload_max,

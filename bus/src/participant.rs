@@ -227,7 +227,12 @@ fn read_headers(
         }
         shm::read_exact_at(fd.as_fd(), bytes, 0).map_err(failed("read its header"))?;
     }
-    let (geometry, description) = header::check(name, &header, &control, data_len, control_len)?;
+    let (geometry, mut description) =
+        header::check(name, &header, &control, data_len, control_len)?;
+    let mut schema = vec![0; geometry.schema_len as usize]; // at most 64 KiB
+    let read = shm::read_exact_at(data.as_fd(), &mut schema, geometry.schema_offset());
+    read.map_err(failed("read its schema"))?;
+    description.carried = header::check_schema(name, &header, &schema)?;
     Ok((geometry, description, data, ctl))
 }
 

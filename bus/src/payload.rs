@@ -7,34 +7,35 @@
 //! This trusts everybody who can write the topic's files to follow the protocol, as [`Topic::open`](crate::Topic::open) states.
 #![allow(unsafe_code)] // casts between slots and payloads
 
-use bytemuck::{AnyBitPattern, NoUninit};
-
-use crate::layout::{PAYLOAD_BYTES, PAYLOAD_FIXED};
+use crate::layout::{PAYLOAD_BYTES, PAYLOAD_FIXED, PAYLOAD_SEQUENCE};
+use crate::message::Message;
 use crate::region::Region;
 use crate::ring::{Corrupt, SlotAt};
+use crate::schema::{Schema, Type};
 
 mod sealed {
     pub trait Sealed {}
-    impl<T: bytemuck::NoUninit + bytemuck::AnyBitPattern> Sealed for T {}
-    impl Sealed for [u8] {}
+    impl<T: crate::message::Message> Sealed for T {}
+    impl<T: crate::message::Message> Sealed for [T] {}
+    impl Sealed for crate::raw::Raw {}
 }
 
-/// What a topic carries: a plain-data type, or `[u8]` of a length that each message chooses.
+/// What a topic carries: a [`Message`], `[T]` of messages whose number each publish chooses (`[u8]` are bytes without a schema), or
+/// [`Raw`](crate::Raw).
 ///
-/// Plain data is what bytemuck calls [`NoUninit`] and [`AnyBitPattern`]: fixed-width integers, floats, arrays and `#[repr(C)]` structs of
-/// them without padding, pointers, `bool` or `char`. So no byte of the publisher's memory leaks and no byte from another
+/// A message is plain data (bytemuck's `NoUninit` and `AnyBitPattern`) that describes itself: fixed-width integers, floats, arrays and
+/// `#[repr(C)]` structs of them without padding, pointers, `bool` or `char`. So no byte of the publisher's memory leaks and no byte from another
 /// process is an invalid value. The alignment may be up to 4096.
 pub trait Payload: sealed::Sealed + Send + Sync + 'static {
-    #[doc(hidden)]
-    const KIND: u32;
-    #[doc(hidden)]
-    const ALIGN: usize;
     /// Bytes of every message, or `None` where each has its own length.
     #[doc(hidden)]
     const SIZE: Option<usize>;
-    /// Name of the type without its path: paths differ between programs that mean the same type.
+    /// Whether it is the topic, and not the type, that says which lengths a message can have.
     #[doc(hidden)]
-    fn type_name() -> &'static str;
+    const ANY: bool = false;
+    /// What the header of a topic says about its messages.
+    #[doc(hidden)]
+    fn carried() -> Carried;
     #[doc(hidden)]
     fn bytes(&self) -> &[u8];
     #[doc(hidden)]
@@ -43,15 +44,61 @@ pub trait Payload: sealed::Sealed + Send + Sync + 'static {
     fn from_bytes_mut(bytes: &mut [u8]) -> Option<&mut Self>;
 }
 
-impl<T: NoUninit + AnyBitPattern + Send + Sync> Payload for T {
-    const KIND: u32 = PAYLOAD_FIXED;
-    const ALIGN: usize = align_of::<T>();
+/// What a topic carries, as its header says it: messages of a schema, or bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Carried {
+    pub(crate) schema: Option<Schema>,
+}
+
+impl Carried {
+    pub(crate) fn bytes() -> Carried {
+        Carried { schema: None }
+    }
+
+    /// A sequence of `u8` is bytes.
+    pub(crate) fn of(schema: Schema) -> Carried {
+        let is_bytes =
+            schema.is_sequence() && matches!(schema.root(), Type::Scalar(crate::Scalar::U8));
+        Carried { schema: (!is_bytes).then_some(schema) }
+    }
+
+    /// The text of the schema; empty where there is none.
+    pub(crate) fn text(&self) -> String {
+        self.schema.as_ref().map_or_else(String::new, Schema::to_string)
+    }
+
+    pub(crate) fn kind(&self) -> u32 {
+        match &self.schema {
+            None => PAYLOAD_BYTES,
+            Some(schema) if schema.is_sequence() => PAYLOAD_SEQUENCE,
+            Some(_) => PAYLOAD_FIXED,
+        }
+    }
+
+    pub(crate) fn align(&self) -> u64 {
+        self.schema.as_ref().map_or(8, Schema::align)
+    }
+
+    /// Every length of a message is a multiple of this.
+    pub(crate) fn unit(&self) -> u64 {
+        self.schema.as_ref().map_or(1, Schema::size)
+    }
+
+    /// Bytes of every message, or `None` where each has its own length.
+    pub(crate) fn size(&self) -> Option<u64> {
+        self.schema.as_ref().filter(|schema| !schema.is_sequence()).map(Schema::size)
+    }
+
+    pub(crate) fn type_name(&self) -> String {
+        self.schema.as_ref().map_or_else(|| "[u8]".to_owned(), Schema::name)
+    }
+}
+
+impl<T: Message> Payload for T {
     const SIZE: Option<usize> = Some(size_of::<T>());
 
-    fn type_name() -> &'static str {
-        let name = core::any::type_name::<T>();
-        let path_end = name.find('<').unwrap_or(name.len());
-        name[..path_end].rfind("::").map_or(name, |colons| &name[colons + 2..])
+    fn carried() -> Carried {
+        Carried::of(Schema::of::<T>())
     }
 
     #[inline]
@@ -70,28 +117,26 @@ impl<T: NoUninit + AnyBitPattern + Send + Sync> Payload for T {
     }
 }
 
-impl Payload for [u8] {
-    const KIND: u32 = PAYLOAD_BYTES;
-    const ALIGN: usize = 8;
+impl<T: Message> Payload for [T] {
     const SIZE: Option<usize> = None;
 
-    fn type_name() -> &'static str {
-        "[u8]"
+    fn carried() -> Carried {
+        Carried::of(Schema::of::<T>().into_sequence())
     }
 
     #[inline]
     fn bytes(&self) -> &[u8] {
-        self
+        bytemuck::cast_slice(self)
     }
 
     #[inline]
-    fn from_bytes(bytes: &[u8]) -> Option<&[u8]> {
-        Some(bytes)
+    fn from_bytes(bytes: &[u8]) -> Option<&[T]> {
+        bytemuck::try_cast_slice(bytes).ok()
     }
 
     #[inline]
-    fn from_bytes_mut(bytes: &mut [u8]) -> Option<&mut [u8]> {
-        Some(bytes)
+    fn from_bytes_mut(bytes: &mut [u8]) -> Option<&mut [T]> {
+        bytemuck::try_cast_slice_mut(bytes).ok()
     }
 }
 

@@ -10,8 +10,10 @@ use crate::atomics::Acquire;
 use crate::bell::{Barrier, Meet};
 use crate::error::{PublishError, TryPublishError};
 use crate::loan::Loan;
+use crate::message::Message;
 use crate::participant::Participant;
 use crate::payload::{self, Payload};
+use crate::raw::Raw;
 use crate::recovery::InTheWay;
 use crate::repair;
 use crate::ring::exclusive::{Blocked, ExclusiveRing};
@@ -112,7 +114,21 @@ impl<T: Payload + ?Sized> Publisher<T> {
         if T::SIZE.is_none() && len > max as usize {
             return Err(PublishError::TooLong { len, max });
         }
+        if T::ANY {
+            return self.check_any(len);
+        }
         Ok(())
+    }
+
+    /// Whether a message of the topic's type, whatever it is, has `len` bytes.
+    fn check_any(&self, len: usize) -> Result<(), PublishError> {
+        let carried = &self.participant.attachment.description.carried;
+        let size = carried.unit();
+        let fits = match carried.size() {
+            Some(size) => len as u64 == size,
+            None => (len as u64).is_multiple_of(size),
+        };
+        if fits { Ok(()) } else { Err(PublishError::Length { len, size }) }
     }
 
     /// Makes what was written in the next slot of an exclusive topic a message.
@@ -315,13 +331,34 @@ impl<T: Payload> Publisher<T> {
     }
 }
 
-impl Publisher<[u8]> {
+impl<T: Message> Publisher<[T]> {
     /// Publishes `message` if that is possible without waiting.
     ///
     /// # Errors
     /// [`TryPublishError::Full`] gives the message back.
     #[inline]
-    pub fn try_publish<'a>(&mut self, message: &'a [u8]) -> Result<u64, TryPublishError<&'a [u8]>> {
+    pub fn try_publish<'a>(&mut self, message: &'a [T]) -> Result<u64, TryPublishError<&'a [T]>> {
+        match self.publish_until(message, AT_ONCE) {
+            Err(PublishError::TimedOut) => Err(TryPublishError::Full(message)),
+            other => Ok(other?),
+        }
+    }
+
+    /// The next slot as a message of `len` elements (of `[u8]`: bytes), to be written in place; else as for topics of one type.
+    ///
+    /// # Errors
+    /// As [`Publisher::publish`].
+    pub fn loan(&mut self, len: usize) -> Result<Loan<'_, [T]>, PublishError> {
+        self.loan_bytes(len.saturating_mul(size_of::<T>()))
+    }
+}
+
+impl Publisher<Raw> {
+    /// Publishes `message` if that is possible without waiting.
+    ///
+    /// # Errors
+    /// [`TryPublishError::Full`] gives the message back.
+    pub fn try_publish<'a>(&mut self, message: &'a Raw) -> Result<u64, TryPublishError<&'a Raw>> {
         match self.publish_until(message, AT_ONCE) {
             Err(PublishError::TimedOut) => Err(TryPublishError::Full(message)),
             other => Ok(other?),
@@ -331,8 +368,8 @@ impl Publisher<[u8]> {
     /// The next slot as a message of `len` bytes, to be written in place; else as for topics of one type.
     ///
     /// # Errors
-    /// As [`Publisher::publish`].
-    pub fn loan(&mut self, len: usize) -> Result<Loan<'_, [u8]>, PublishError> {
+    /// As [`Publisher::publish`]; [`PublishError::Length`] where no message of the topic's type has that length.
+    pub fn loan(&mut self, len: usize) -> Result<Loan<'_, Raw>, PublishError> {
         self.loan_bytes(len)
     }
 }

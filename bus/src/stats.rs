@@ -1,10 +1,10 @@
 //! What a topic is and who takes part in it, for people and tools. Reads; changes nothing.
 
 use crate::atomics::{Acquire, Relaxed};
-use crate::layout::PAYLOAD_BYTES;
 use crate::options::{Memory, Wake};
 use crate::participant::Attachment;
 use crate::registry::{Kind, State};
+use crate::schema::Schema;
 
 /// A topic at one moment. The numbers are read one after the other while the topic is in use.
 #[derive(Clone, Debug)]
@@ -12,8 +12,10 @@ use crate::registry::{Kind, State};
 pub struct TopicInfo {
     /// Its name.
     pub name: String,
-    /// Name of the message type, without path.
+    /// Name of the message type, such as `md.Quote`; `[md.Quote]` where a message is any number of them; `[u8]` of bytes.
     pub type_name: String,
+    /// What a message is; `None`: bytes.
+    pub schema: Option<Schema>,
     /// Size of a message, or of the largest one, in bytes.
     pub payload_size: u32,
     /// Alignment of a message in bytes.
@@ -118,10 +120,11 @@ impl TopicInfo {
         };
         TopicInfo {
             name: attachment.name.clone(),
-            type_name: description.type_name.clone(),
+            type_name: description.carried.type_name(),
+            schema: description.carried.schema.clone(),
             payload_size: geometry.payload_max,
-            payload_align: description.payload_align,
-            variable_len: description.payload_kind == PAYLOAD_BYTES,
+            payload_align: description.carried.align() as u32,
+            variable_len: description.carried.size().is_none(),
             depth: geometry.depth(),
             block_len: geometry.block_len,
             blocks: geometry.blocks,

@@ -15,13 +15,14 @@ use crate::header;
 use crate::layout::{CONTROL_OFFSET, TABLE_OFFSET};
 use crate::options::{TopicOptions, Wake};
 use crate::participant::{Attachment, refused};
-use crate::payload::Payload;
+use crate::payload::{Carried, Payload};
 use crate::publisher::Publisher;
 use crate::registry::{self, Kind};
 use crate::ring::exclusive::ExclusiveRing;
 use crate::ring::reader::{Reader, Start};
 use crate::ring::shared::SharedRing;
 use crate::ring::{Geometry, table};
+use crate::schema::Schema;
 use crate::stats::TopicInfo;
 use crate::subscriber::{Delivery, Subscriber};
 
@@ -70,7 +71,7 @@ impl<T: Payload + ?Sized> Topic<T> {
 
     /// Opens topic `name` in [`Directory::from_env`], or creates it.
     ///
-    /// Type and `max_len` of an existing topic must be those asked for. Depth, limits and mode are its creator's; [`Topic::info`] tells
+    /// Type (every field of it) and `max_len` of an existing topic must be those asked for. Depth, limits and mode are its creator's; [`Topic::info`] tells
     /// them.
     ///
     /// # Errors
@@ -88,13 +89,23 @@ impl<T: Payload + ?Sized> Topic<T> {
         name: &str,
         options: &TopicOptions,
     ) -> Result<Self, CreateError> {
+        Self::create_carrying(directory, name, options, &T::carried())
+    }
+
+    /// Creates a topic of `carried`, which is what `T` is, or what whoever knows no types has chosen.
+    pub(crate) fn create_carrying(
+        directory: &Directory,
+        name: &str,
+        options: &TopicOptions,
+        carried: &Carried,
+    ) -> Result<Self, CreateError> {
         let name = TopicName::new(name)?;
-        let geometry = options.geometry::<T>()?;
+        let geometry = options.geometry(carried)?;
         let root = directory.open()?;
         let failed =
             |source| CreateError::Io { name: name.as_str().into(), action: "create it", source };
         for attempt in 1.. {
-            match build::<T>(root.as_fd(), &name, options, &geometry, attempt == 1) {
+            match build(root.as_fd(), &name, options, carried, &geometry, attempt == 1) {
                 Ok(directory) => {
                     let attachment = Attachment::open(name.as_str(), directory);
                     return Self::attached(
@@ -128,7 +139,7 @@ impl<T: Payload + ?Sized> Topic<T> {
     /// As [`Topic::open`].
     pub fn open_in(directory: &Directory, name: &str) -> Result<Self, OpenError> {
         let attachment = open(directory, name)?;
-        header::check_type::<T>(name, attachment.region.geometry(), &attachment.description)?;
+        header::check_type::<T>(name, &attachment.description.carried)?;
         Ok(Topic { attachment: Arc::new(attachment), payload: PhantomData })
     }
 
@@ -148,7 +159,7 @@ impl<T: Payload + ?Sized> Topic<T> {
                 Ok(topic) => {
                     let (found, expected) =
                         (topic.attachment.region.geometry().payload_max, options.max_len);
-                    if T::SIZE.is_none() && found != expected {
+                    if T::SIZE.is_none() && !T::ANY && found != expected {
                         let name = name.to_owned();
                         let option = "max_len";
                         let (found, expected) = (found.into(), expected.into());
@@ -280,6 +291,11 @@ impl<T: Payload + ?Sized> Topic<T> {
         Ok(Subscriber::new(participant, reader?, delivery))
     }
 
+    /// What a message is, readable without its type; `None` of a topic of bytes.
+    pub fn schema(&self) -> Option<&Schema> {
+        self.attachment.description.carried.schema.as_ref()
+    }
+
     /// What the topic is, and who takes part in it, now.
     pub fn info(&self) -> TopicInfo {
         TopicInfo::of(&self.attachment)
@@ -344,10 +360,11 @@ fn open(directory: &Directory, name: &str) -> Result<Attachment, OpenError> {
 }
 
 /// Builds a topic aside and publishes it. The directory that has become the topic's.
-fn build<T: Payload + ?Sized>(
+fn build(
     root: BorrowedFd<'_>,
     name: &TopicName,
     options: &TopicOptions,
+    carried: &Carried,
     geometry: &Geometry,
     first_attempt: bool,
 ) -> io::Result<OwnedFd> {
@@ -358,7 +375,7 @@ fn build<T: Payload + ?Sized>(
     if shm::open_directory_at(parent.as_fd(), TOPIC).is_ok() {
         return Err(io::ErrorKind::AlreadyExists.into());
     }
-    let built = fill::<T>(parent.as_fd(), options, geometry);
+    let built = fill(parent.as_fd(), options, carried, geometry);
     if built.is_err() {
         drop(parent); // its descriptor may be the one that is wanted
         name.prune(root);
@@ -366,9 +383,10 @@ fn build<T: Payload + ?Sized>(
     built
 }
 
-fn fill<T: Payload + ?Sized>(
+fn fill(
     parent: BorrowedFd<'_>,
     options: &TopicOptions,
+    carried: &Carried,
     geometry: &Geometry,
 ) -> io::Result<OwnedFd> {
     let needed = geometry.data_len() + geometry.control_len();
@@ -379,7 +397,8 @@ fn fill<T: Payload + ?Sized>(
     }
     let (draft, ctl) = Draft::begin(parent, options.mode)?;
     let instance = directory::random();
-    let (header, control) = header::write::<T>(geometry, options, instance, clock::realtime_ns());
+    let now_ns = clock::realtime_ns();
+    let (header, control) = header::write(carried, geometry, options, instance, now_ns);
     shm::allocate(ctl.as_fd(), geometry.control_len())?;
     shm::write_all_at(ctl.as_fd(), bytemuck::bytes_of(&control), 0)?;
     debug_assert!(size_of_val(&control) as u64 <= CONTROL_OFFSET);
@@ -389,6 +408,7 @@ fn fill<T: Payload + ?Sized>(
     let blocks = u64::from(geometry.blocks);
     let table: Vec<u64> = (0..blocks).map(|index| table::initial(index, blocks)).collect();
     shm::write_all_at(data.as_fd(), bytemuck::cast_slice(&table), TABLE_OFFSET)?;
+    shm::write_all_at(data.as_fd(), carried.text().as_bytes(), geometry.schema_offset())?;
     let directory = draft.directory().try_clone_to_owned()?;
     draft.publish()?;
     Ok(directory)

@@ -221,7 +221,10 @@ fn another_type_is_refused_and_named() {
         CreateError::Exists { .. }
     ));
     let error = Topic::<[u32; 2]>::open_in(&directory, "t").err().unwrap();
-    let text = "topic t carries u64 (8 bytes, aligned to 8), not [u32; 2] (8 bytes, aligned to 4)";
+    let text = "topic t carries u64, not u32[2]
+    in the topic      here
+  * size 8, align 8   size 8, align 4
+  * each: u64         each: u32[2]";
     assert_eq!(error.to_string(), text);
     assert!(Topic::<[u8]>::open_or_create_in(&directory, "t", &small()).is_err());
 }

@@ -56,8 +56,10 @@ pub enum Corrupt {
     /// No physical block is free although the geometry guarantees one.
     #[error("no spare block is free, although one for every possible pin exists")]
     NoSpare,
-    /// The length in a slot is beyond the topic's largest payload.
-    #[error("a slot states a length of {len} bytes, more than the topic's {max}")]
+    /// The length in a slot is beyond the topic's largest payload, or not one of its messages.
+    #[error(
+        "a slot states a length of {len} bytes, which no message of the topic has (at most {max})"
+    )]
     Length {
         /// As stated.
         len: u32,
@@ -87,6 +89,8 @@ pub(crate) struct Geometry {
     /// Whether many publish at once.
     pub(crate) shared: bool,
     pub(crate) timestamp: bool,
+    /// Bytes of the schema text behind the table.
+    pub(crate) schema_len: u32,
 }
 
 /// A message's slot may be this large at most; a topic of larger ones is refused.
@@ -142,7 +146,14 @@ impl Geometry {
             hold_blocks,
             shared,
             timestamp,
+            schema_len: 0,
         };
+        geometry.with_schema(0)
+    }
+
+    /// The same with a schema text of `schema_len` bytes.
+    pub(crate) fn with_schema(self, schema_len: u32) -> Option<Geometry> {
+        let geometry = Geometry { schema_len, ..self };
         let bytes = geometry.slots_len_checked()?.checked_add(geometry.slots_offset())?;
         (bytes <= i64::MAX as u64 && usize::try_from(bytes).is_ok()).then_some(geometry)
     }
@@ -201,9 +212,14 @@ impl Geometry {
         (u64::from(self.blocks) * 8).next_multiple_of(PAGE)
     }
 
+    /// Where the schema text stands, if there is one.
+    pub(crate) fn schema_offset(&self) -> u64 {
+        TABLE_OFFSET + self.table_len()
+    }
+
     pub(crate) fn slots_offset(&self) -> u64 {
         // A page is enough for every alignment that is accepted.
-        TABLE_OFFSET + self.table_len()
+        self.schema_offset() + u64::from(self.schema_len).next_multiple_of(PAGE)
     }
 
     fn slots_len_checked(&self) -> Option<u64> {

@@ -30,9 +30,11 @@ fn a_topic_occupies_what_its_options_say() {
 }
 
 /// A message with an alignment of a page.
-#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable, shmbus::Message)]
 #[repr(C, align(4096))]
-struct Aligned([u8; 4096]);
+struct Aligned {
+    bytes: [u8; 4096],
+}
 
 fn occupies<T: shmbus::Payload + ?Sized>(directory: &Directory, options: &TopicOptions) {
     let memory = options.memory::<T>().unwrap();
@@ -66,11 +68,11 @@ fn a_message_stands_at_the_alignment_of_its_type() {
     let mut publisher = topic.publisher().unwrap();
     let mut subscriber = topic.subscriber(Delivery::Lossy).unwrap();
     for number in 0..50 {
-        publisher.loan().unwrap().0.fill(9);
-        publisher.publish(&Aligned([number; 4096])).unwrap();
+        publisher.loan().unwrap().bytes.fill(9);
+        publisher.publish(&Aligned { bytes: [number; 4096] }).unwrap();
         let sample = subscriber.receive().unwrap();
-        assert_eq!((&raw const sample.0).addr() % 4096, 0);
-        assert_eq!(sample.0, [number; 4096]);
+        assert_eq!((&raw const sample.bytes).addr() % 4096, 0);
+        assert_eq!(sample.bytes, [number; 4096]);
     }
 }
 

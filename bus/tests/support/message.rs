@@ -8,7 +8,7 @@ const WORDS: usize = 61;
 pub(crate) const END: u64 = u64::MAX;
 
 /// Half a kilobyte in which every word depends on feed, counter and place: two messages mixed are no message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable, shmbus::Message)]
 #[repr(C)]
 pub(crate) struct Message {
     /// Which incarnation of the publisher.
