@@ -37,9 +37,19 @@ impl Lease {
     /// Opens the file `name` below `dir` anew for reading and writing. Nothing is held yet. `ELOOP`
     /// for a symbolic link; `EMFILE` for more than [`fork::LEASES_MAX`] leases in the process.
     pub fn open_at(dir: BorrowedFd<'_>, name: &str) -> io::Result<Lease> {
+        Lease::open(dir, name, Access::ReadWrite)
+    }
+
+    /// The same, opened for reading only: it can ask who holds what, and nothing else;
+    /// [`take`](Lease::take) fails with `EBADF`.
+    pub fn open_read_only_at(dir: BorrowedFd<'_>, name: &str) -> io::Result<Lease> {
+        Lease::open(dir, name, Access::ReadOnly)
+    }
+
+    fn open(dir: BorrowedFd<'_>, name: &str, access: Access) -> io::Result<Lease> {
         fork::try_install()?;
         let no_fork = fork::no_fork(); // no child gets the descriptor before the table has it
-        let fd = shm::open_at(dir, name, Access::ReadWrite)?;
+        let fd = shm::open_at(dir, name, access)?;
         if !no_fork.add(fd.as_fd()) {
             return Err(io::Error::from_raw_os_error(libc::EMFILE));
         }

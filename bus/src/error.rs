@@ -394,6 +394,67 @@ pub enum TryPublishError<M> {
     Failed(#[from] PublishError),
 }
 
+/// Not all messages of a [`publish_all`](crate::Publisher::publish_all) were published.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{published} messages were published, and not the next")]
+pub struct PublishAllError {
+    /// How many were: the first ones.
+    pub published: usize,
+    /// Why the next one was not.
+    pub source: PublishError,
+}
+
+/// An [`Observer`](crate::Observer) can see nothing now.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ObserveError {
+    /// The topic was removed or replaced, and everything in it has been seen.
+    #[error("the topic was removed")]
+    Retired,
+    /// The handle was made by the process that forked this one.
+    #[error("the handle belongs to the process that forked this one: open the topic again")]
+    Forked,
+    /// The shared memory says what cannot be.
+    #[error(transparent)]
+    Corrupt(#[from] Corrupt),
+}
+
+/// A subscriber or observer cannot go to a sequence. It stays where it is.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SeekError {
+    /// It is not retained any more.
+    #[error("sequence {sequence} is not there any more, the oldest is {oldest}")]
+    Gone {
+        /// As asked for.
+        sequence: u64,
+        /// The oldest that was retained just then.
+        oldest: u64,
+    },
+    /// It is beyond the next one to be published.
+    #[error("sequence {sequence} does not exist yet, the next one is {next}")]
+    Ahead {
+        /// As asked for.
+        sequence: u64,
+        /// The next one to be published: where there is nothing yet.
+        next: u64,
+    },
+    /// A reliable subscriber does not go back: publishers no longer keep for it what it has received.
+    #[error("a reliable subscriber at sequence {position} does not go back to {sequence}")]
+    Back {
+        /// As asked for.
+        sequence: u64,
+        /// Where it is.
+        position: u64,
+    },
+    /// The handle was made by the process that forked this one.
+    #[error("the handle belongs to the process that forked this one: open the topic again")]
+    Forked,
+    /// The shared memory says what cannot be.
+    #[error(transparent)]
+    Corrupt(#[from] Corrupt),
+}
+
 /// Nothing can be received now.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]

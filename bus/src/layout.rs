@@ -2,8 +2,8 @@
 //!
 //! A topic is two files. `data` holds an immutable [`DataHeader`] page, the [`Stream`] page with the head, the block
 //! table and the slots; publishers write it, subscribers map it read-only. `ctl` holds a [`ControlHeader`]
-//! page, the [`Control`] page (bells, roster, notices, recovery lock) and one [`Entry`] per participant; all
-//! map it read-write.
+//! page, the [`Control`] page (bells, roster, notices, recovery lock) and one [`Entry`] per participant, all of whom
+//! map it read-write. Observers map both read-only.
 //!
 //! Header pages are written before the topic has a name and are only ever read with `pread`, into private
 //! memory. Everything that changes is an atomic. All integers are little-endian; nothing here has the
@@ -147,6 +147,9 @@ pub(crate) struct Slot {
     pub(crate) timestamp_ns: AtomicU64,
     #[cfg(loom)]
     pub(crate) payload: loom::cell::UnsafeCell<u64>,
+    /// The payload of models in which an observer copies it while it may be written.
+    #[cfg(loom)]
+    pub(crate) words: [AtomicU64; 1],
 }
 
 /// Bytes of a slot header without and with a timestamp.

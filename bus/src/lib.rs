@@ -46,6 +46,7 @@
 //! # How a message flows
 //! Publish: [`Publisher::publish`] or [`Loan::commit`] -> `ExclusiveRing::commit` (or `SharedRing::commit`) -> `Bell::ring`.
 //! Receive: [`Subscriber::receive`] -> `Reader::next` -> `Bell::sleep`.
+//! Observe: [`Observer::try_next`] -> `Watcher::next`.
 //!
 //! # Map of the files
 //! | file | what it holds |
@@ -54,12 +55,12 @@
 //! | `layout`, `header` | the format; its header pages, written and checked |
 //! | `region`, `payload` | the two that cast: mapping to atomics, slots to messages |
 //! | `registry`, `bell` | participants' states; sleeping and waking |
-//! | `ring` | the protocol: table, exclusive and shared publishers, reader, holds |
+//! | `ring` | the protocol: table, exclusive and shared publishers, reader, holds, watcher |
 //! | `recovery`, `repair` | what is done for the dead, and for those who stand still |
 //! | `participant`, `directory` | leases and entries; where topics live |
 //! | `message`, `checked`, `schema` | what messages are: at compile time; field types checked on reading; at run time, as text, for tools |
 //! | `raw` | messages without their type |
-//! | `topic`, `options`, `publisher`, `loan`, `subscriber`, `sample`, `wait`, `stats`, `error` | the public face |
+//! | `topic`, `options`, `publisher`, `loan`, `subscriber`, `sample`, `batch`, `observer`, `wait`, `stats`, `error` | the public face |
 
 #![warn(missing_docs)]
 
@@ -72,6 +73,8 @@ mod region;
 mod registry;
 mod ring;
 
+#[cfg(not(loom))]
+mod batch;
 #[cfg(not(loom))]
 mod checked;
 #[cfg(not(loom))]
@@ -86,6 +89,8 @@ mod loan;
 mod message;
 #[cfg(all(test, loom))]
 mod models;
+#[cfg(not(loom))]
+mod observer;
 #[cfg(not(loom))]
 mod options;
 #[cfg(not(loom))]
@@ -115,11 +120,13 @@ pub use ring::reader::Start;
 
 #[cfg(not(loom))]
 pub use self::{
+    batch::Batch,
     checked::{Bool, Enum, EnumRepr, FixedStr, MessageEnum, TextError, UnknownValue},
     directory::Directory,
     error::*,
     loan::Loan,
     message::{EnumKind, Field, Kind, Message, Scalar, StructKind, Variant},
+    observer::{Observed, Observer},
     options::{Memory, Publishers, TopicOptions, Wake},
     payload::Payload,
     publisher::Publisher,
@@ -150,14 +157,16 @@ extern crate self as shmbus;
 /// What may go to, or be shared with, other threads.
 #[cfg(not(loom))]
 mod threads {
-    use super::{Directory, Held, Loan, Publisher, Sample, Subscriber, Topic};
+    use super::{Batch, Directory, Held, Loan, Observer, Publisher, Sample, Subscriber, Topic};
     use static_assertions::assert_impl_all;
 
     assert_impl_all!(Directory: Send, Sync, Clone);
     assert_impl_all!(Topic<u64>: Send, Sync, Clone);
     assert_impl_all!(Publisher<[u8]>: Send);
     assert_impl_all!(Subscriber<[u8]>: Send);
+    assert_impl_all!(Observer: Send, Sync);
     assert_impl_all!(Loan<'static, u64>: Send);
     assert_impl_all!(Sample<'static, u64>: Send);
+    assert_impl_all!(Batch<'static, u64>: Send);
     assert_impl_all!(Held<[u8]>: Send, Sync, Clone);
 }

@@ -27,7 +27,7 @@ pub(crate) struct Attachment {
     pub(crate) region: Arc<Region>,
     pub(crate) prefault: bool,
     /// The topic's own directory: stays valid when the topic loses its name.
-    directory: OwnedFd,
+    pub(crate) directory: OwnedFd,
     lease: Lease,
     /// Entries whose lease `lease` holds: the kernel does not tell a description about its own locks.
     owned: Mutex<Vec<bool>>,
@@ -40,7 +40,7 @@ impl Attachment {
         fork::install();
         let failed = |action| move |source| refused(name, action, source);
         let lease = Lease::open_at(directory.as_fd(), CONTROL).map_err(failed("open ctl"))?;
-        let (region, description) = map(name, &directory, Access::ReadOnly)?;
+        let (region, description) = map(name, &directory, Access::ReadOnly, Access::ReadWrite)?;
         if region.control().notices.0.retired.load(Acquire) != 0 {
             return Err(OpenError::Retired { name: name.to_owned() }); // [notice]
         }
@@ -73,7 +73,8 @@ impl Attachment {
 
     /// The same topic with `data` mapped for writing.
     pub(crate) fn writable_region(&self) -> Result<Region, OpenError> {
-        let (region, description) = map(&self.name, &self.directory, Access::ReadWrite)?;
+        let (region, description) =
+            map(&self.name, &self.directory, Access::ReadWrite, Access::ReadWrite)?;
         if description.instance != self.description.instance {
             return Err(OpenError::Header { name: self.name.clone(), field: "instance" });
         }
@@ -183,35 +184,38 @@ pub(crate) fn lease_byte(index: EntryIndex) -> u64 {
     ENTRY_LEASES + u64::from(index.0)
 }
 
-/// Checks and maps the files in a topic's directory; the descriptors are closed again.
-fn map(
+/// Checks and maps the files in a topic's directory, `data` and `ctl` for the access that is asked for; the descriptors are closed
+/// again.
+pub(crate) fn map(
     name: &str,
     directory: &OwnedFd,
-    access: Access,
+    data_access: Access,
+    control_access: Access,
 ) -> Result<(Region, Description), OpenError> {
     let failed = |action| move |source| refused(name, action, source);
-    let (geometry, description, data, ctl) = read_headers(name, directory, access)?;
-    let data = match access {
-        Access::ReadOnly => Mapping::read_only(data.as_fd(), geometry.data_len() as usize),
-        Access::ReadWrite => Mapping::read_write(data.as_fd(), geometry.data_len() as usize),
+    let (geometry, description, data, ctl) =
+        read_headers(name, directory, data_access, control_access)?;
+    let mapped = |file: OwnedFd, access, len: u64| match access {
+        Access::ReadOnly => Mapping::read_only(file.as_fd(), len as usize),
+        Access::ReadWrite => Mapping::read_write(file.as_fd(), len as usize),
     };
-    let data = data.map_err(failed("map data"))?;
-    let ctl = Mapping::read_write(ctl.as_fd(), geometry.control_len() as usize);
-    let ctl = ctl.map_err(failed("map ctl"))?;
+    let data = mapped(data, data_access, geometry.data_len()).map_err(failed("map data"))?;
+    let ctl = mapped(ctl, control_access, geometry.control_len()).map_err(failed("map ctl"))?;
     let region = Region::new(geometry, data, ctl)
         .ok_or(OpenError::Header { name: name.to_owned(), field: "data_len" })?;
     Ok((region, description))
 }
 
-/// Reads and checks the header pages. Also opens the control file for writing.
+/// Opens both files, reads their header pages and checks them.
 fn read_headers(
     name: &str,
     directory: &OwnedFd,
-    access: Access,
+    data_access: Access,
+    control_access: Access,
 ) -> Result<(Geometry, Description, OwnedFd, OwnedFd), OpenError> {
     let failed = |action| move |source| refused(name, action, source);
-    let data = shm::open_at(directory.as_fd(), DATA, access).map_err(failed("open data"))?;
-    let ctl = shm::open_at(directory.as_fd(), CONTROL, Access::ReadWrite);
+    let data = shm::open_at(directory.as_fd(), DATA, data_access).map_err(failed("open data"))?;
+    let ctl = shm::open_at(directory.as_fd(), CONTROL, control_access);
     let ctl = ctl.map_err(failed("open ctl"))?;
     let data_len = shm::len(data.as_fd()).map_err(failed("stat data"))?;
     let control_len = shm::len(ctl.as_fd()).map_err(failed("stat ctl"))?;

@@ -89,6 +89,12 @@ impl Carried {
         self.schema.as_ref().filter(|schema| !schema.is_sequence()).map(Schema::size)
     }
 
+    /// Whether a message can have `len` bytes, as far as its type goes.
+    #[inline]
+    pub(crate) fn has(&self, len: u64) -> bool {
+        self.size().map_or_else(|| len.is_multiple_of(self.unit()), |size| len == size)
+    }
+
     pub(crate) fn type_name(&self) -> String {
         self.schema.as_ref().map_or_else(|| "[u8]".to_owned(), Schema::name)
     }

@@ -113,6 +113,18 @@ mod mapped {
             unsafe { self.slot_start(at).add(self.geometry.payload_offset as usize) }
         }
 
+        /// The payload of a slot as words, the last one filled up: for who copies what may be written meanwhile.
+        ///
+        /// Only where `data` is mapped for reading: whoever writes there does it through another mapping.
+        #[inline]
+        pub(crate) fn words(&self, at: SlotAt) -> &[AtomicU64] {
+            debug_assert!(!self.is_writable());
+            let count = self.geometry.payload_max.div_ceil(8) as usize;
+            // SAFETY: payload and slot begin and the slot ends at a multiple of 8, so that the words are inside the slot and aligned;
+            // atomics, for which every byte is valid.
+            unsafe { core::slice::from_raw_parts(self.payload(at).cast().as_ptr(), count) }
+        }
+
         #[inline]
         fn slot_start(&self, at: SlotAt) -> NonNull<u8> {
             debug_assert!(at.offset() < self.geometry.slots_len(self.geometry.physical()));
@@ -184,6 +196,7 @@ mod modelled {
                         publisher: AtomicU32::new(0),
                         timestamp_ns: AtomicU64::new(0),
                         payload: loom::cell::UnsafeCell::new(0),
+                        words: [AtomicU64::new(0)],
                     })
                     .collect(),
                 control: Control {
@@ -244,6 +257,10 @@ mod modelled {
         pub(crate) fn slot(&self, at: SlotAt) -> &Slot {
             let slot = at.offset() / self.geometry.slot_size;
             &self.slots[slot as usize]
+        }
+
+        pub(crate) fn words(&self, at: SlotAt) -> &[AtomicU64] {
+            &self.slot(at).words
         }
 
         pub(crate) fn control(&self) -> &Control {

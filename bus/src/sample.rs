@@ -30,10 +30,14 @@ impl<'a, T: Payload + ?Sized> Sample<'a, T> {
         message: &'a T,
         at: SlotAt,
         sequence: u64,
-        missed_before: u64,
         timestamp_ns: Option<u64>,
     ) -> Self {
-        Sample { seat, message, at, sequence, missed_before, timestamp_ns }
+        Sample { seat, message, at, sequence, missed_before: 0, timestamp_ns }
+    }
+
+    /// So many were missed just before it.
+    pub(crate) fn missed(&mut self, before: u64) {
+        self.missed_before = before;
     }
 
     /// Its place in the stream.

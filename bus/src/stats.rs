@@ -1,8 +1,10 @@
 //! What a topic is and who takes part in it, for people and tools. Reads; changes nothing.
 
 use crate::atomics::{Acquire, Relaxed};
+use crate::header::Description;
 use crate::options::{Memory, Wake};
 use crate::participant::Attachment;
+use crate::region::{EntryIndex, Region};
 use crate::registry::{Kind, State};
 use crate::schema::Schema;
 
@@ -90,12 +92,22 @@ pub struct ParticipantInfo {
 
 impl TopicInfo {
     pub(crate) fn of(attachment: &Attachment) -> TopicInfo {
-        let region = &*attachment.region;
+        let Attachment { name, description, region, .. } = attachment;
+        let is_held = |index| attachment.is_held(index).unwrap_or(true);
+        TopicInfo::read(name, description, region, attachment.is_forked(), is_held)
+    }
+
+    /// Reads what the mapping says; in a forked child there is none. `is_held` asks whether the owner of an entry lives.
+    pub(crate) fn read(
+        name: &str,
+        description: &Description,
+        region: &Region,
+        forked: bool,
+        is_held: impl Fn(EntryIndex) -> bool,
+    ) -> TopicInfo {
         let geometry = region.geometry();
-        let description = &attachment.description;
-        let forked = attachment.is_forked();
         let head = if forked { 0 } else { region.head().load(Acquire) }; // [stream position]
-        let participant = |index: crate::region::EntryIndex| {
+        let participant = |index: EntryIndex| {
             let entry = region.entry(index);
             // [entry]: who the owner is, below
             let kind = match State::of(entry.state.load(Acquire)).kind {
@@ -110,7 +122,7 @@ impl TopicInfo {
                 entry: index.0,
                 kind,
                 pid: entry.pid.load(Relaxed),
-                alive: attachment.is_held(index).unwrap_or(true),
+                alive: is_held(index),
                 position,
                 lag: head.saturating_sub(position),
                 missed: entry.missed.load(Relaxed),
@@ -119,7 +131,7 @@ impl TopicInfo {
             })
         };
         TopicInfo {
-            name: attachment.name.clone(),
+            name: name.to_owned(),
             type_name: description.carried.type_name(),
             schema: description.carried.schema.clone(),
             payload_size: geometry.payload_max,

@@ -14,9 +14,9 @@ use crate::options::Wake;
 use crate::participant::Participant;
 use crate::payload::{self, Payload};
 use crate::repair::{STALL_CHECK_NS, Stuck};
-use crate::ring::SlotAt;
 use crate::ring::hold::Holds;
 use crate::ring::reader::{Next, Reader};
+use crate::ring::{Corrupt, SlotAt};
 use crate::sample::Sample;
 use crate::wait::Patience;
 
@@ -43,8 +43,8 @@ pub(crate) struct Seat {
 /// Receiving is one load for each message, and once per block a pin and a fence. A received [`Sample`] is the message itself, in shared
 /// memory; nobody overwrites it until the next call on this subscriber, and never while it is [held](Sample::hold).
 pub struct Subscriber<T: Payload + ?Sized> {
-    seat: Arc<Seat>,
-    reader: Reader,
+    pub(crate) seat: Arc<Seat>,
+    pub(crate) reader: Reader,
     delivery: Delivery,
     stuck: Stuck,
     payload: PhantomData<fn() -> *const T>,
@@ -148,7 +148,7 @@ impl<T: Payload + ?Sized> Subscriber<T> {
 
     /// Looks once. Goes past the message that it returns.
     #[inline]
-    fn poll(&mut self) -> Result<Option<(SlotAt, u64)>, ReceiveError> {
+    pub(crate) fn poll(&mut self) -> Result<Option<(SlotAt, u64)>, ReceiveError> {
         if self.seat.participant.attachment.is_forked() {
             return Err(ReceiveError::Forked);
         }
@@ -205,7 +205,7 @@ impl<T: Payload + ?Sized> Subscriber<T> {
     }
 
     /// Looks until something is there or `deadline_ns` has come.
-    fn wait(&mut self, deadline_ns: u64) -> Result<Option<(SlotAt, u64)>, ReceiveError> {
+    pub(crate) fn wait(&mut self, deadline_ns: u64) -> Result<Option<(SlotAt, u64)>, ReceiveError> {
         let mut patience = Patience::new();
         loop {
             if let Some(found) = self.poll()? {
@@ -250,16 +250,31 @@ impl<T: Payload + ?Sized> Subscriber<T> {
     /// The message in a slot that [`Subscriber::poll`] has found.
     #[inline]
     fn sample(&mut self, at: SlotAt, sequence: u64) -> Result<Sample<'_, T>, ReceiveError> {
-        let region = &self.seat.participant.region;
-        let slot = region.slot(at);
-        let len = slot.len.load(Relaxed); // stored before the stamp
-        let timestamp_ns = region.geometry().timestamp.then(|| slot.timestamp_ns.load(Relaxed));
         // SAFETY: the reader has seen the stamp in this slot and pins its block until its next call, which the sample's borrow
         // of `self` rules out.
-        let message = unsafe { payload::read(region, at, len) }?;
-        let missed_before = self.reader.take_missed_before();
-        Ok(Sample::new(&self.seat, message, at, sequence, missed_before, timestamp_ns))
+        let mut sample: Sample<'_, T> = unsafe { sample(&self.seat, at, sequence) }?;
+        sample.missed(self.reader.take_missed_before());
+        Ok(sample)
     }
+}
+
+/// The message in slot `at`.
+///
+/// # Safety
+/// The reader of `seat` has seen the stamp of `sequence` in this slot, in a block that it pins for `'a`.
+#[inline]
+pub(crate) unsafe fn sample<'a, T: Payload + ?Sized>(
+    seat: &'a Arc<Seat>,
+    at: SlotAt,
+    sequence: u64,
+) -> Result<Sample<'a, T>, Corrupt> {
+    let region = &seat.participant.region;
+    let slot = region.slot(at);
+    let len = slot.len.load(Relaxed); // stored before the stamp
+    let timestamp_ns = region.geometry().timestamp.then(|| slot.timestamp_ns.load(Relaxed));
+    // SAFETY: the caller's promise.
+    let message = unsafe { payload::read(region, at, len) }?;
+    Ok(Sample::new(seat, message, at, sequence, timestamp_ns))
 }
 
 impl<T: Payload + ?Sized> Drop for Subscriber<T> {

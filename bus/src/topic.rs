@@ -13,6 +13,7 @@ use crate::directory::{self, DATA, Directory, Draft, TOPIC, TopicName};
 use crate::error::{AttachError, CreateError, OpenError, RemoveError};
 use crate::header;
 use crate::layout::{CONTROL_OFFSET, TABLE_OFFSET};
+use crate::observer::{Observer, View};
 use crate::options::{TopicOptions, Wake};
 use crate::participant::{Attachment, refused};
 use crate::payload::{Carried, Payload};
@@ -296,6 +297,18 @@ impl<T: Payload + ?Sized> Topic<T> {
         self.attachment.description.carried.schema.as_ref()
     }
 
+    /// Reads along without taking part: see [`Observer`].
+    ///
+    /// # Errors
+    /// See [`AttachError`].
+    pub fn observe(&self, start: Start) -> Result<Observer, AttachError> {
+        let Attachment { name, directory, .. } = &*self.attachment;
+        if self.attachment.is_forked() {
+            return Err(AttachError::Forked);
+        }
+        Observer::begin(View::open(name, directory)?, start)
+    }
+
     /// What the topic is, and who takes part in it, now.
     pub fn info(&self) -> TopicInfo {
         TopicInfo::of(&self.attachment)
@@ -311,12 +324,22 @@ impl<T: Payload + ?Sized> Topic<T> {
 }
 
 impl Directory {
-    /// What topic `name` is and who takes part in it, whatever its type.
+    /// What topic `name` is and who takes part in it, whatever its type. Needs permission to read its files, and writes nothing.
     ///
     /// # Errors
     /// See [`OpenError`].
     pub fn inspect(&self, name: &str) -> Result<TopicInfo, OpenError> {
-        Ok(TopicInfo::of(&open(self, name)?))
+        Ok(View::open(name, &open_directory(self, name)?)?.info())
+    }
+
+    /// Reads topic `name` along, whatever its type, without taking part in it: see [`Observer`]. The directory must be the caller's
+    /// or root's, as ever; of the topic's files it needs to be allowed to read them.
+    ///
+    /// # Errors
+    /// See [`AttachError`].
+    pub fn observe(&self, name: &str, start: Start) -> Result<Observer, AttachError> {
+        let directory = open_directory(self, name)?;
+        Observer::begin(View::open(name, &directory)?, start)
     }
 
     /// Removes topic `name`: its name and, when the last process has left it, its memory. Everybody attached is told (`Retired`), after
@@ -350,13 +373,17 @@ impl Directory {
 
 /// Opens a topic of any type.
 fn open(directory: &Directory, name: &str) -> Result<Attachment, OpenError> {
+    Attachment::open(name, open_directory(directory, name)?)
+}
+
+/// Opens a topic's own directory.
+fn open_directory(directory: &Directory, name: &str) -> Result<OwnedFd, OpenError> {
     let topic = TopicName::new(name)?;
     let root = directory.open()?;
-    let directory = topic
+    topic
         .open_in(root.as_fd())
         .and_then(|parent| shm::open_directory_at(parent.as_fd(), TOPIC))
-        .map_err(|source| refused(name, "open its directory", source))?;
-    Attachment::open(name, directory)
+        .map_err(|source| refused(name, "open its directory", source))
 }
 
 /// Builds a topic aside and publishes it. The directory that has become the topic's.

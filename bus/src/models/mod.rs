@@ -9,6 +9,7 @@
 
 mod entries;
 mod hold;
+mod observer;
 mod reliable;
 mod reuse;
 mod shared;

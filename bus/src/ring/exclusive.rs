@@ -71,6 +71,7 @@ impl ExclusiveRing {
             _ => return Err(Corrupt::Stream), // in the middle of a block that the table does not name
         };
         let slot = geometry.slot(block, head);
+        fence(Release); // [observed]: whatever stood in the open block had left the table before I write there
         Ok(ExclusiveRing { sequence: head, block_end, slot, spares, gate: Gate::closed() })
     }
 
@@ -96,6 +97,14 @@ impl ExclusiveRing {
     /// Makes the written slot a message: `len` bytes, at `timestamp_ns` where the topic carries the time.
     #[inline]
     pub(crate) fn commit(&mut self, region: &Region, len: u32, timestamp_ns: Option<u64>) -> u64 {
+        let sequence = self.stamp(region, len, timestamp_ns);
+        self.show_head(region);
+        sequence
+    }
+
+    /// [`ExclusiveRing::commit`] without the head, which is shown before the next block is opened and before anybody is waited for.
+    #[inline]
+    pub(crate) fn stamp(&mut self, region: &Region, len: u32, timestamp_ns: Option<u64>) -> u64 {
         let sequence = self.sequence;
         let slot = region.slot(self.slot);
         slot.len.store(len, Relaxed);
@@ -106,8 +115,13 @@ impl ExclusiveRing {
         crash::point("commit.stamped");
         self.sequence = sequence + 1;
         self.slot = region.geometry().next(self.slot);
-        region.head().store(self.sequence, Release); // [stream position]: the stamps below, by joiners and the lapped
         sequence
+    }
+
+    /// Counts in the head what was stamped.
+    #[inline]
+    pub(crate) fn show_head(&self, region: &Region) {
+        region.head().store(self.sequence, Release); // [stream position]: the stamps below, by joiners and the lapped
     }
 
     /// Opens the block of the next sequence, which is its first. Killed anywhere in here, it has or has not happened: the table says so.
@@ -119,7 +133,7 @@ impl ExclusiveRing {
         let number = geometry.number(self.sequence);
         let entry = region.table(number);
         let old = entry.load(Relaxed); // nobody else writes the table
-        fence(SeqCst); // [pin/displacement], [cursor/displacement]: whoever pinned or joined before is seen below
+        fence(SeqCst); // [pin/displacement], [cursor/displacement]: whoever pinned or joined before is seen below; [observed]
         if !self.gate.lets_through(region, number) {
             return Err(Blocked::Full);
         }

@@ -14,6 +14,7 @@ pub(crate) mod hold;
 pub(crate) mod reader;
 pub(crate) mod shared;
 pub(crate) mod table;
+pub(crate) mod watcher;
 
 use crate::layout::{
     ENTRIES_OFFSET, Entry, PAGE, SLOT_ALIGN, SLOT_HEADER, SLOT_HEADER_TIMESTAMP, TABLE_OFFSET,

@@ -159,19 +159,47 @@ impl Reader {
         core::mem::take(&mut self.missed_before)
     }
 
+    /// Whether publishers wait for it.
+    pub(crate) fn is_reliable(&self) -> bool {
+        self.reliable
+    }
+
     /// The next message, if it is there. The slot stays as it is until the next call; or longer, if it is held.
     #[inline]
     pub(crate) fn next(&mut self, region: &Region) -> Result<Next, Corrupt> {
         let next = self.look(region)?;
         match next {
-            Next::Message(..) => {
-                self.sequence += 1;
-                self.slot = region.geometry().next(self.slot);
-            }
+            Next::Message(..) => self.pass(region),
             Next::Evicted => self.evicted = false, // said
             Next::Empty | Next::Again => {}
         }
         Ok(next)
+    }
+
+    /// Goes past the message that [`Reader::look`] has found.
+    #[inline]
+    pub(crate) fn pass(&mut self, region: &Region) {
+        self.sequence += 1;
+        self.slot = region.geometry().next(self.slot);
+    }
+
+    /// Takes back that the last [`Reader::next`] went past the message in `at`.
+    pub(crate) fn put_back(&mut self, at: SlotAt) {
+        self.sequence -= 1;
+        self.slot = at;
+    }
+
+    /// The next message, if it is there and in the pinned block: the pin stays where it is. Does not go past it.
+    #[inline]
+    pub(crate) fn look_in_block(&mut self, region: &Region) -> Option<(SlotAt, u64)> {
+        while self.sequence != self.block_end {
+            match self.look(region) {
+                Ok(Next::Message(at, sequence)) => return Some((at, sequence)),
+                Ok(Next::Again) => {} // abandoned
+                Ok(Next::Empty | Next::Evicted) | Err(_) => return None,
+            }
+        }
+        None
     }
 
     /// What [`Reader::next`] would say; does not go past a message.
@@ -208,17 +236,41 @@ impl Reader {
     /// Moves on to the newest message, if there are several.
     pub(crate) fn skip_to_newest(&mut self, region: &Region) -> Result<(), Corrupt> {
         let head = checked(region.head().load(Acquire))?; // [stream position]
-        let Some(newest) = self.newest(region, head) else { return Ok(()) };
-        let geometry = region.geometry();
-        let block = geometry.block_of(self.slot);
-        let pinned = newest < self.block_end;
-        self.miss(newest - self.sequence);
-        if pinned {
-            self.slot = geometry.slot(block, newest);
-        } else {
-            self.block_end = newest;
+        if let Some(newest) = self.newest(region, head) {
+            self.skip_to(region, newest);
         }
         Ok(())
+    }
+
+    /// Moves on to `sequence`, which is not behind; those between are missed.
+    fn skip_to(&mut self, region: &Region, sequence: u64) {
+        let geometry = region.geometry();
+        let block = geometry.block_of(self.slot);
+        let pinned = sequence < self.block_end;
+        self.miss(sequence - self.sequence);
+        if pinned {
+            self.slot = geometry.slot(block, sequence);
+        } else {
+            self.block_end = sequence;
+        }
+    }
+
+    /// Goes to `sequence`, if it is there; forward, those between are missed. The caller goes back with a lossy reader only.
+    pub(crate) fn seek(&mut self, region: &Region, sequence: u64) -> Result<Retained, Corrupt> {
+        let pinned = (self.sequence..self.block_end).contains(&sequence);
+        let found = retained(region, self.sequence, sequence)?;
+        match found {
+            Retained::Ahead { .. } => return Ok(found),
+            Retained::Gone { .. } if !pinned => return Ok(found),
+            Retained::Gone { .. } | Retained::There => {}
+        }
+        if sequence >= self.sequence {
+            self.skip_to(region, sequence);
+        } else {
+            self.sequence = sequence;
+            self.block_end = sequence;
+        }
+        Ok(Retained::There)
     }
 
     /// The newest sequence below `head`, and behind the next one, that is a message: the last ones may be claims that shared
@@ -325,24 +377,59 @@ impl Reader {
         if self.reliable {
             return Err(Corrupt::Stream);
         }
-        let geometry = region.geometry();
-        let number = geometry.number(self.sequence);
-        let ahead = u64::try_from(table::ahead(word, number)).map_err(|_| Corrupt::Stream)?;
-        // From the entry as well as from the head: a publisher may have died between the two.
-        let head = geometry.number(checked(region.head().load(Acquire))?); // [stream position]
-        let newest = head.max(number + ahead);
-        let resume = newest.saturating_sub(u64::from(geometry.blocks) / 2) * geometry.block_len;
-        if resume <= self.sequence || resume > super::SEQUENCE_LIMIT {
-            return Err(Corrupt::Stream);
-        }
+        let resume = resume_after(region, self.sequence, word)?;
         self.miss(resume - self.sequence);
         self.block_end = self.sequence;
         Ok(Entered::Lapped)
     }
 }
 
+/// Where a reader goes on that was to read `sequence`, in whose block's place the table names a newer one, `word`: further on.
+pub(crate) fn resume_after(region: &Region, sequence: u64, word: u64) -> Result<u64, Corrupt> {
+    let geometry = region.geometry();
+    let number = geometry.number(sequence);
+    let ahead = u64::try_from(table::ahead(word, number)).map_err(|_| Corrupt::Stream)?;
+    // From the entry as well as from the head: a publisher may have died between the two.
+    let head = geometry.number(checked(region.head().load(Acquire))?); // [stream position]
+    let newest = head.max(number + ahead);
+    let resume = newest.saturating_sub(u64::from(geometry.blocks) / 2) * geometry.block_len;
+    if resume <= sequence || resume > super::SEQUENCE_LIMIT {
+        return Err(Corrupt::Stream);
+    }
+    Ok(resume)
+}
+
+/// Whether a reader can go to a sequence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Retained {
+    There,
+    /// Its block has left the table; `oldest` is the first that has not.
+    Gone {
+        oldest: u64,
+    },
+    /// It is beyond `next`, the sequence that is published next.
+    Ahead {
+        next: u64,
+    },
+}
+
+/// Whether a reader at `position` can go to `sequence` now.
+pub(crate) fn retained(region: &Region, position: u64, sequence: u64) -> Result<Retained, Corrupt> {
+    // A reader may have seen stamps that the head does not count yet.
+    let next = checked(region.head().load(Acquire))?.max(position); // [stream position]
+    if sequence > next {
+        return Ok(Retained::Ahead { next });
+    }
+    let number = region.geometry().number(sequence);
+    // [table]
+    if table::age(region.table(number).load(Acquire), number).is_gt() {
+        return Ok(Retained::Gone { oldest: first(region, Start::Oldest)? });
+    }
+    Ok(Retained::There)
+}
+
 /// The sequence that `start` means now.
-fn first(region: &Region, start: Start) -> Result<u64, Corrupt> {
+pub(crate) fn first(region: &Region, start: Start) -> Result<u64, Corrupt> {
     let geometry = region.geometry();
     let head = checked(region.head().load(Acquire))?; // [stream position]
     let number = geometry.number(head);

@@ -101,6 +101,7 @@ impl SharedRing {
         }
         let block = table::physical(word, region.geometry())?;
         entry.pin.store(block.pinned(), Release); // [last use]: of the block that was pinned
+        fence(Release); // [observed]: what stood in this block had left the table before I write there
         self.pinned = Some((number, block));
         Ok(Some(block))
     }
