@@ -6,6 +6,7 @@
 mod contention;
 mod placement;
 mod probe;
+mod publish_all;
 mod publish_cost;
 mod round_trip;
 
@@ -27,6 +28,12 @@ enum Measurement {
     /// Cost of a publish with 1, 8 and 64 idle lossy subscribers attached. Figure: cost with 64 / cost with 1
     PublishCost {
         /// Rounds; each measures all three
+        #[arg(long, default_value_t = 9)]
+        rounds: usize,
+    },
+    /// Cost of a message published in batches of 256. Figure: publish one by one / publish_all
+    PublishAll {
+        /// Rounds; each measures both
         #[arg(long, default_value_t = 9)]
         rounds: usize,
     },
@@ -53,6 +60,7 @@ enum Measurement {
 fn main() -> ExitCode {
     let done = match Arguments::parse().measurement {
         Measurement::PublishCost { rounds } => publish_cost::run(rounds),
+        Measurement::PublishAll { rounds } => publish_all::run(rounds),
         Measurement::Contention { rounds } => contention::run(rounds),
         Measurement::RoundTrip { rounds, wake } => round_trip::run(rounds, wake),
         Measurement::Partner { role, directory, count, core } => {

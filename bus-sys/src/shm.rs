@@ -38,15 +38,18 @@ pub fn open_directory_at(dir: BorrowedFd<'_>, name: &str) -> io::Result<OwnedFd>
 }
 
 /// Makes the directory `name` below `dir` with exactly the permission bits `mode`, whatever the
-/// umask; `EEXIST` where the name is taken. It is opened to set the mode: where `mode` or the umask
+/// umask, and the set-group-ID bit where `dir` has it, so that its files get the group of `dir`; `EEXIST` where the name is taken. It is opened to set the mode: where `mode` or the umask
 /// denies the owner to read it, a process without privilege gets `EACCES`. After an error there is
 /// no new directory. See [mkdir(2)](https://man7.org/linux/man-pages/man2/mkdir.2.html).
 pub fn make_directory_at(dir: BorrowedFd<'_>, name: &str, mode: u32) -> io::Result<()> {
     let mode = Mode::from_raw_mode(mode);
     rustix::fs::mkdirat(dir, name, mode)?;
-    let set_mode =
-        || rustix::fs::fchmod(rustix::fs::openat(dir, name, DIRECTORY, Mode::empty())?, mode);
-    set_mode().map_err(|error| {
+    let set_mode = || {
+        let made = rustix::fs::openat(dir, name, DIRECTORY, Mode::empty())?;
+        let inherited = Mode::from_raw_mode(rustix::fs::fstat(&made)?.st_mode) & Mode::SGID;
+        rustix::fs::fchmod(made, mode | inherited)
+    };
+    set_mode().map_err(|error: rustix::io::Errno| {
         _ = remove_directory_at(dir, name);
         error.into()
     })

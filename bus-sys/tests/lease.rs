@@ -84,6 +84,23 @@ fn a_lease_does_not_see_its_own_bytes_and_other_leases_of_the_process_do() {
 }
 
 #[test]
+fn a_lease_opened_for_reading_asks_and_cannot_take() {
+    let place = Place::new();
+    let holder = place.lease();
+    let reader = Lease::open_read_only_at(place.dir(), "lock").unwrap();
+    assert!(!reader.is_held_by_another(3).unwrap());
+    assert!(holder.take(3).unwrap());
+    assert!(reader.is_held_by_another(3).unwrap());
+    assert_eq!(reader.first_held_by_another(0, 100).unwrap(), Some(3));
+    for byte in [3, 4] {
+        assert!(is_dead(reader.take(byte)), "EBADF: it is not open for writing");
+    }
+    reader.release(3).unwrap(); // its own, of which there are none
+    drop(reader);
+    assert!(place.lease().is_held_by_another(3).unwrap());
+}
+
+#[test]
 fn closing_another_description_of_the_file_releases_nothing() {
     let place = Place::new();
     let (holder, other) = (place.lease(), place.lease());

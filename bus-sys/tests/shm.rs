@@ -7,6 +7,7 @@ use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::Path;
 use std::process::Command;
 
+use rustix::fs::Mode;
 use rustix::io::Errno;
 use shmbus_sys::shm::{self, Access};
 
@@ -50,6 +51,18 @@ fn place_on_tmpfs() -> Option<Place> {
 
 fn number<T: std::fmt::Debug>(result: io::Result<T>) -> Errno {
     Errno::from_io_error(&result.unwrap_err()).expect("an error of the kernel")
+}
+
+#[test]
+fn a_directory_below_one_that_sets_the_group_sets_it_too() {
+    let place = Place::new();
+    shm::make_directory_at(place.dir(), "plain", 0o770).unwrap();
+    rustix::fs::fchmod(place.dir(), Mode::from_raw_mode(0o2770)).unwrap();
+    shm::make_directory_at(place.dir(), "shared", 0o770).unwrap();
+    for (name, mode) in [("plain", 0o770), ("shared", 0o2770)] {
+        let made = shm::open_directory_at(place.dir(), name).unwrap();
+        assert_eq!(rustix::fs::fstat(&made).unwrap().st_mode & 0o7777, mode, "{name}");
+    }
 }
 
 #[test]

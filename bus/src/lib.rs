@@ -81,6 +81,8 @@ mod checked;
 mod directory;
 #[cfg(not(loom))]
 mod error;
+#[cfg(doctest)]
+mod guide;
 #[cfg(not(loom))]
 mod header;
 #[cfg(not(loom))]

@@ -117,7 +117,7 @@ fn an_observer_that_is_lapped_knows_exactly_what_it_missed() {
 
 /// A publisher in another thread, through another mapping, as fast as it can; the ring is 16 messages.
 fn race(publishers: Publishers, hurry: bool) {
-    const MESSAGES: u64 = 300_000;
+    const MESSAGES: u64 = 60_000;
     let (_path, directory) = directory();
     let options = TopicOptions { publishers, ..small() };
     let topic = Topic::<Message>::create_in(&directory, "t", &options).unwrap();

@@ -16,8 +16,8 @@ use static_assertions::assert_impl_all;
 
 use super::{Player, descriptors, directory, mappings, play, role, say, small};
 use shmbus::{
-    AttachError, Delivery, Directory, Held, Loan, PublishError, Publisher, ReceiveError, Start,
-    Subscriber, Topic, TryPublishError,
+    AttachError, Delivery, Directory, Held, Loan, ObserveError, Observer, PublishAllError,
+    PublishError, Publisher, ReceiveError, SeekError, Start, Subscriber, Topic, TryPublishError,
 };
 
 assert_impl_all!(Topic<u64>: Send, Sync, Clone);
@@ -86,6 +86,7 @@ pub(super) fn play_forking(path: &Path) {
     publisher.publish(&1).unwrap();
     let held = reliable.receive().unwrap().hold().unwrap();
     let sample = lossy.receive().unwrap();
+    let observer = directory.observe("t", Start::Oldest).unwrap();
 
     let Some(child) = fork() else {
         assert!(sample.hold().is_err());
@@ -94,6 +95,7 @@ pub(super) fn play_forking(path: &Path) {
             drop(held);
             everything_answers_forked(&topic, &mut publisher, &mut reliable);
             everything_answers_forked(&topic.clone(), &mut publisher, &mut lossy);
+            an_observer_answers_forked(observer);
             drop((topic, publisher, reliable, lossy));
             assert!(descriptors().iter().all(|link| !link.starts_with(path)));
             assert_eq!(mappings(path), 0);
@@ -101,6 +103,7 @@ pub(super) fn play_forking(path: &Path) {
         })
     };
     assert_eq!(child.end(), "exit 0");
+    assert!(observer.info().participants.iter().all(|who| who.alive));
     assert_eq!(*sample, 1);
     drop(sample.hold().unwrap());
     assert_eq!(participants(&topic), before);
@@ -141,6 +144,10 @@ fn everything_answers_forked(
     let tried = publisher.try_publish(9);
     assert_eq!(tried, Err(TryPublishError::Failed(PublishError::Forked)));
     assert!(matches!(publisher.loan(), Err(PublishError::Forked)));
+    for messages in [&[][..], &[9, 9]] {
+        let forked = PublishAllError { published: 0, source: PublishError::Forked };
+        assert_eq!(publisher.publish_all(messages), Err(forked));
+    }
     assert_eq!(publisher.sequence(), 1);
     let forked = Some(ReceiveError::Forked);
     assert_eq!(subscriber.try_receive().err(), forked);
@@ -148,8 +155,21 @@ fn everything_answers_forked(
     assert_eq!(subscriber.receive_timeout(second).err(), forked);
     assert_eq!(subscriber.receive_deadline(Instant::now() + second).err(), forked);
     assert_eq!(subscriber.receive_latest().err(), forked);
+    assert_eq!(subscriber.try_receive_batch().err(), forked);
+    assert_eq!(subscriber.receive_batch().err(), forked);
+    assert_eq!(subscriber.for_each_available(|_| panic!("there is nothing")).err(), forked);
+    assert_eq!(subscriber.seek(1), Err(SeekError::Forked));
+    assert!(matches!(topic.observe(Start::Oldest), Err(AttachError::Forked)));
     let numbers = (subscriber.position(), subscriber.lag(), subscriber.missed());
     assert_eq!(numbers, (1, 0, 0));
+}
+
+fn an_observer_answers_forked(mut observer: Observer) {
+    assert_eq!(observer.try_next(), Err(ObserveError::Forked));
+    assert_eq!(observer.next_timeout(Duration::from_secs(1)), Err(ObserveError::Forked));
+    assert_eq!(observer.seek(0), Err(SeekError::Forked));
+    assert_eq!((observer.position(), observer.lag(), observer.missed()), (0, 0, 0));
+    assert_eq!(observer.info().participants.len(), 0);
 }
 
 /// A child that opens the topic itself is a process like any other; and so is its own child.
