@@ -11,6 +11,7 @@
 //! | `fork`       | what a child that was forked and did not exec must not keep               |
 //! | `membarrier` | a memory barrier on the running threads of all registered processes       |
 //! | `process`    | process id, start time, number of cores                                   |
+//! | `robust`     | the kernel marks the lock word of a thread that dies, and wakes one       |
 //!
 //! Errors are [`std::io::Error`] with the number the kernel gave; where this crate refuses by
 //! itself, the function says so. Times are nanoseconds of `CLOCK_MONOTONIC` unless the name says
@@ -26,4 +27,5 @@ pub mod lease;
 pub mod map;
 pub mod membarrier;
 pub mod process;
+pub mod robust;
 pub mod shm;

@@ -187,12 +187,29 @@ pub(crate) struct Notices {
     pub(crate) repair: AtomicU64,
 }
 
-/// Reserved for the robust recovery lock of shared publishers.
+/// The lock, and the record that it protects. 80 bytes of its line of 128.
 #[repr(C)]
 pub(crate) struct RecoveryLock {
-    pub(crate) word: AtomicU32,
-    pub(crate) owner: AtomicU32,
-    pub(crate) owner_generation: AtomicU64,
+    /// For the kernel, and to sleep on: the thread id of who has or had the lock, and `FUTEX_WAITERS`, `FUTEX_OWNER_DIED`.
+    pub(crate) word: Futex,
+    pub(crate) reserved: u32,
+    /// Who has it: `generation << 16 | entry + 1`; 0 = nobody.
+    pub(crate) owner: AtomicU64,
+    /// When the last sweep of all subscribers began, monotonic.
+    pub(crate) swept_ns: AtomicU64,
+    /// How many owners were declared dead; the last of them is in `last_deaths[deaths % 2]`.
+    pub(crate) deaths: AtomicU64,
+    pub(crate) last_deaths: [Death; 2],
+}
+
+/// One of the last two deaths of the record.
+#[repr(C)]
+pub(crate) struct Death {
+    /// The how manieth it is; 0 = being written, or none.
+    pub(crate) number: AtomicU64,
+    pub(crate) generation: AtomicU64,
+    pub(crate) entry: AtomicU32,
+    pub(crate) pid: AtomicU32,
 }
 
 /// One participant. Publishers' entries come first, subscribers' after them.
@@ -266,7 +283,8 @@ pub(crate) const FIELDS: &[Field] = fields! {
     Control { subscribers_bell, publishers_bell, roster, notices, recovery }
     Bell { word, sleepers }
     Notices { retired, repair }
-    RecoveryLock { word, owner, owner_generation }
+    RecoveryLock { word, owner, swept_ns, deaths, last_deaths }
+    Death { number, generation, entry, pid }
     Entry {
         state, pin, second_pin, cursor, claim, held, patience_ns, pid, joined_ns, position,
         missed, holds,
@@ -280,6 +298,7 @@ const _: () = {
     assert!(size_of::<Stream>() <= PAGE as usize);
     assert!(size_of::<Control>() == 5 * 128);
     assert!(size_of::<Bell>() <= 64, "word and sleepers on one cache line");
+    assert!(size_of::<RecoveryLock>() <= 128);
     assert!(size_of::<Slot>() == SLOT_HEADER_TIMESTAMP as usize);
     assert!(core::mem::offset_of!(Slot, timestamp_ns) == SLOT_HEADER as usize);
     assert!(size_of::<Entry>() == 512);

@@ -57,6 +57,7 @@
 //! | `registry`, `bell` | participants' states; sleeping and waking |
 //! | `ring` | the protocol: table, exclusive and shared publishers, reader, holds, watcher |
 //! | `recovery`, `repair` | what is done for the dead, and for those who stand still |
+//! | `lock`, `sweep` | one does it for all: the recovery lock, and who sweeps when |
 //! | `participant`, `directory` | leases and entries; where topics live |
 //! | `message`, `checked`, `schema` | what messages are: at compile time; field types checked on reading; at run time, as text, for tools |
 //! | `raw` | messages without their type |
@@ -68,6 +69,7 @@ mod atomics;
 mod bell;
 mod crash;
 mod layout;
+mod lock;
 mod recovery;
 mod region;
 mod registry;
@@ -114,6 +116,8 @@ mod stats;
 #[cfg(not(loom))]
 mod subscriber;
 #[cfg(not(loom))]
+mod sweep;
+#[cfg(not(loom))]
 mod topic;
 #[cfg(not(loom))]
 mod wait;
@@ -137,7 +141,7 @@ pub use self::{
     schema::{
         DecodeError, EncodeError, EnumType, FieldType, Schema, SchemaError, StructType, Type, Value,
     },
-    stats::{ParticipantInfo, ParticipantKind, TopicInfo},
+    stats::{LastDeath, ParticipantInfo, ParticipantKind, TopicInfo},
     subscriber::{Delivery, Subscriber},
     topic::Topic,
 };

@@ -15,7 +15,7 @@ use crate::directory::{CONTROL, DATA};
 use crate::error::{AttachError, OpenError};
 use crate::header::{self, Description};
 use crate::layout::{ControlHeader, DataHeader, ENTRY_LEASES};
-use crate::recovery;
+use crate::recovery::{self, Dead};
 use crate::region::{EntryIndex, Region};
 use crate::registry::{self, Kind, State};
 use crate::ring::Geometry;
@@ -90,24 +90,19 @@ impl Attachment {
         self.lease.is_held_by_another(lease_byte(index))
     }
 
-    /// Declares dead subscribers dead. Whoever cannot be asked about counts as alive.
-    pub(crate) fn sweep_subscribers(&self) -> u32 {
-        let region = &*self.region;
-        recovery::sweep(region, region.subscribers(), |index| self.is_held(index).unwrap_or(true))
-    }
-
-    /// Declares dead shared publishers dead.
+    /// Declares dead shared publishers dead. Whoever cannot be asked about counts as alive.
     pub(crate) fn sweep_publishers(&self) -> u32 {
         let region = &*self.region;
         recovery::sweep(region, region.publishers(), |index| self.is_held(index).unwrap_or(true))
     }
 
-    /// Takes an entry of `candidates` whose lease is free, entries that nobody used last first.
+    /// Takes an entry of `candidates` whose lease is free, entries that nobody used last first. Also the owner before, where it is found
+    /// dead by that.
     pub(crate) fn occupy(
         self: &Arc<Attachment>,
         region: &Arc<Region>,
         candidates: impl Iterator<Item = EntryIndex> + Clone,
-    ) -> Result<Option<Participant>, AttachError> {
+    ) -> Result<Option<(Participant, Option<Dead>)>, AttachError> {
         let mut owned = self.owned.lock().unwrap_or_else(PoisonError::into_inner);
         for active in [false, true] {
             for index in candidates.clone() {
@@ -120,16 +115,13 @@ impl Attachment {
                     continue;
                 }
                 owned[index.0 as usize] = true;
+                let dead = recovery::take_death(region, index);
                 let generation = registry::occupy(region, index);
                 let entry = region.entry(index);
                 entry.pid.store(process::pid(), Relaxed);
                 entry.joined_ns.store(clock::realtime_ns(), Relaxed);
-                return Ok(Some(Participant {
-                    attachment: Arc::clone(self),
-                    region: Arc::clone(region),
-                    index,
-                    generation,
-                }));
+                let (attachment, region) = (Arc::clone(self), Arc::clone(region));
+                return Ok(Some((Participant { attachment, region, index, generation }, dead)));
             }
         }
         Ok(None)

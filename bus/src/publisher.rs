@@ -19,10 +19,9 @@ use crate::repair;
 use crate::ring::exclusive::{Blocked, ExclusiveRing};
 use crate::ring::shared::{Claim, SharedRing};
 use crate::ring::{Corrupt, SlotAt};
+use crate::sweep::Turn;
 use crate::wait::Patience;
 
-/// How often a publisher that waits asks whether it waits for the dead: 5 ms.
-const STALL_CHECK_NS: u64 = 5_000_000;
 const AT_ONCE: u64 = 0;
 const FOREVER: u64 = u64::MAX;
 
@@ -38,8 +37,8 @@ pub struct Publisher<T: Payload + ?Sized> {
     ring: ExclusiveRing,
     shared: Option<SharedRing>,
     barrier: Barrier,
-    /// When the dead were last looked for.
-    swept_ns: u64,
+    /// When it looks for the dead, where it waits.
+    turn: Turn,
     in_the_way: InTheWay,
     payload: PhantomData<fn(&T)>,
 }
@@ -57,7 +56,7 @@ impl<T: Payload + ?Sized> Publisher<T> {
             ring,
             shared,
             barrier,
-            swept_ns: 0,
+            turn: Turn::new(),
             in_the_way: InTheWay::nobody(),
             payload,
         }
@@ -320,11 +319,11 @@ impl<T: Payload + ?Sized> Publisher<T> {
         deadline_ns: u64,
         patience: &mut Patience,
     ) -> Result<(), PublishError> {
-        let Participant { attachment, region, index, .. } = &self.participant;
+        let Participant { region, index, .. } = &self.participant;
         let now_ns = clock::monotonic_ns();
-        if now_ns.saturating_sub(self.swept_ns) >= STALL_CHECK_NS {
-            self.swept_ns = now_ns;
-            if attachment.sweep_subscribers() + self.in_the_way.evict(region, now_ns) > 0 {
+        if now_ns >= self.turn.next_ns() {
+            let found = self.turn.take(&self.participant, now_ns);
+            if found + self.in_the_way.evict(region, now_ns) > 0 {
                 return Ok(());
             }
         }
@@ -332,7 +331,7 @@ impl<T: Payload + ?Sized> Publisher<T> {
             return Err(PublishError::TimedOut);
         }
         if !patience.is_left() {
-            let until_ns = deadline_ns.min(now_ns + STALL_CHECK_NS);
+            let until_ns = deadline_ns.min(self.turn.next_ns());
             let bell = &region.control().publishers_bell.0;
             bell.sleep(region.bit(*index), Meet::Fence, until_ns, || {
                 let retired = region.control().notices.0.retired.load(Acquire) != 0; // [notice]

@@ -4,9 +4,10 @@
 //! can be done twice, by several at once, and stopped anywhere. A dead publisher needs nothing here: its successor
 //! takes over from the ring itself (`ExclusiveRing::take_over`).
 
-use crate::atomics::{Acquire, SeqCst, fence};
+use crate::atomics::{Acquire, Relaxed, Release, SeqCst, fence};
+use crate::crash;
 use crate::region::{EntryIndex, Region};
-use crate::registry::{self, State};
+use crate::registry::{self, Kind, State};
 use crate::ring::table;
 
 /// Declares the owners of `entries` dead whose lease `is_held` denies. How many there were.
@@ -30,6 +31,114 @@ pub(crate) fn sweep(
         region.control().publishers_bell.0.ring_after_fence();
     }
     swept
+}
+
+/// An owner that was declared dead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Dead {
+    /// Number of its entry; any number where the record is corrupt.
+    pub(crate) entry: u32,
+    pub(crate) generation: u64,
+    pub(crate) pid: u32,
+}
+
+/// Enters those into the record who were declared dead since, each once. For the owner of the recovery lock, which is told whether the
+/// one before died with it.
+///
+/// A death is written where the last but one stands, then its entry is marked (`Counted`), then the number is raised, which shows it. An owner
+/// that is killed before the mark has done nothing; behind it, the number is raised by its successor.
+pub(crate) fn count(region: &Region, owner_died: bool) {
+    if owner_died {
+        finish(region);
+    }
+    for index in region.entries() {
+        let entry = region.entry(index);
+        let seen = entry.state.load(Acquire); // [entry]: then the words of its owner
+        let State { generation, kind } = State::of(seen);
+        if kind == Kind::Dead {
+            let dead = Dead { entry: index.0, generation, pid: entry.pid.load(Relaxed) };
+            record(region, dead, || registry::count_death(region, index, seen));
+        }
+    }
+}
+
+/// Before an entry whose lease the caller has just taken gets its next owner: the last one, where its death is the caller's to enter into
+/// the record ([`count_taken`]).
+pub(crate) fn take_death(region: &Region, index: EntryIndex) -> Option<Dead> {
+    let entry = region.entry(index);
+    // A prover and who counts may each change it once meanwhile.
+    for _ in 0..3 {
+        let seen = entry.state.load(Acquire); // [entry]
+        let State { generation, kind } = State::of(seen);
+        let pid = entry.pid.load(Relaxed);
+        if !kind.is_active() && kind != Kind::Dead {
+            return None; // left, or counted
+        }
+        if registry::count_death(region, index, seen) {
+            return Some(Dead { entry: index.0, generation, pid });
+        }
+    }
+    None
+}
+
+/// Enters a death of [`take_death`] into the record. For the owner of the recovery lock.
+pub(crate) fn count_taken(region: &Region, dead: Dead) {
+    record(region, dead, || true);
+}
+
+/// How many were declared dead, and the last one. For anybody: what is being written does not show.
+pub(crate) fn deaths(region: &Region) -> (u64, Option<Dead>) {
+    let lock = &region.control().recovery.0;
+    let mut deaths = lock.deaths.load(Acquire); // [record]
+    for _ in 0..8 {
+        let place = &lock.last_deaths[deaths as usize % 2];
+        let entry = place.entry.load(Acquire); // [record]
+        let generation = place.generation.load(Acquire); // [record]
+        let pid = place.pid.load(Acquire); // [record]
+        let number = place.number.load(Acquire); // [record]
+        let now = lock.deaths.load(Acquire); // [record]: another one, before its place is written over
+        if now == deaths {
+            let is_there = deaths > 0 && number == deaths;
+            return (deaths, is_there.then_some(Dead { entry, generation, pid }));
+        }
+        deaths = now;
+    }
+    (deaths, None) // they die faster than they can be looked at, or the record is corrupt
+}
+
+fn record(region: &Region, dead: Dead, mark: impl FnOnce() -> bool) {
+    let lock = &region.control().recovery.0;
+    let number = lock.deaths.load(Relaxed).wrapping_add(1);
+    let place = &lock.last_deaths[number as usize % 2];
+    place.number.store(0, Release); // [record]
+    place.entry.store(dead.entry, Release); // [record]
+    place.generation.store(dead.generation, Release); // [record]
+    place.pid.store(dead.pid, Release); // [record]
+    place.number.store(number, Release); // [record]
+    crash::point("record.written");
+    if mark() {
+        crash::point("record.marked");
+        lock.deaths.store(number, Release); // [record]
+    } else {
+        place.number.store(0, Release); // [record]
+    }
+}
+
+/// Raises the number for an owner of the lock that died between the mark and this.
+fn finish(region: &Region) {
+    let lock = &region.control().recovery.0;
+    let number = lock.deaths.load(Relaxed).wrapping_add(1);
+    let place = &lock.last_deaths[number as usize % 2];
+    let entry = place.entry.load(Relaxed);
+    let Some(index) = region.entries().find(|index| index.0 == entry) else { return };
+    if place.number.load(Relaxed) != number {
+        return;
+    }
+    let counted = State { generation: place.generation.load(Relaxed), kind: Kind::Counted };
+    // [entry]
+    if region.entry(index).state.load(Acquire) == counted.word() {
+        lock.deaths.store(number, Release); // [record]
+    }
 }
 
 /// Who has been in one publisher's way, and since when.

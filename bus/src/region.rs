@@ -158,7 +158,7 @@ mod modelled {
     use super::{EntryIndex, Geometry};
     use crate::atomics::{AtomicU32, AtomicU64, Futex};
     use crate::layout::{
-        Bell, Control, Entry, HOLD_CELLS, Line, Notices, RecoveryLock, SLEEPER_WORDS, Slot,
+        Bell, Control, Death, Entry, HOLD_CELLS, Line, Notices, RecoveryLock, SLEEPER_WORDS, Slot,
     };
     use crate::ring::{SlotAt, table};
 
@@ -209,9 +209,17 @@ mod modelled {
                         repair: AtomicU64::new(0),
                     }),
                     recovery: Line(RecoveryLock {
-                        word: AtomicU32::new(0),
-                        owner: AtomicU32::new(0),
-                        owner_generation: AtomicU64::new(0),
+                        word: Futex::new(),
+                        reserved: 0,
+                        owner: AtomicU64::new(0),
+                        swept_ns: AtomicU64::new(0),
+                        deaths: AtomicU64::new(0),
+                        last_deaths: core::array::from_fn(|_| Death {
+                            number: AtomicU64::new(0),
+                            generation: AtomicU64::new(0),
+                            entry: AtomicU32::new(0),
+                            pid: AtomicU32::new(0),
+                        }),
                     }),
                 },
                 entries: (0..geometry.participants())

@@ -21,6 +21,8 @@ pub(crate) enum Kind {
     Publisher = 4,
     /// The owner is gone; its lease was seen free.
     Dead = 5,
+    /// The same, and the record has it.
+    Counted = 6,
 }
 
 impl Kind {
@@ -51,6 +53,7 @@ impl State {
             2 => Kind::Lossy,
             3 => Kind::Reliable,
             4 => Kind::Publisher,
+            6 => Kind::Counted,
             _ => Kind::Dead,
         };
         State { generation: word >> 8, kind }
@@ -111,4 +114,11 @@ pub(crate) fn declare_dead(region: &Region, index: EntryIndex, seen: State) -> b
     let dead = State { generation: seen.generation, kind: Kind::Dead };
     let state = &region.entry(index).state;
     state.compare_exchange(seen.word(), dead.word(), Release, Relaxed).is_ok() // [entry]
+}
+
+/// Has the death of an owner counted by the caller alone, if the state of its entry still is the one that it has seen.
+pub(crate) fn count_death(region: &Region, index: EntryIndex, seen: u64) -> bool {
+    let counted = State { generation: State::of(seen).generation, kind: Kind::Counted };
+    let state = &region.entry(index).state;
+    state.compare_exchange(seen, counted.word(), Release, Relaxed).is_ok() // [entry]
 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use crate::payload::Payload;
 use crate::ring::SlotAt;
 use crate::subscriber::Seat;
+use crate::sweep;
 
 /// A message in shared memory, until the next call on its [`Subscriber`](crate::Subscriber). Costs nothing to have and nothing to drop.
 pub struct Sample<'a, T: Payload + ?Sized> {
@@ -73,14 +74,14 @@ impl<'a, T: Payload + ?Sized> Sample<'a, T> {
         let held = self.seat.holds.hold(&participant.region, participant.index, block);
         let cell = match held {
             Ok(cell) => cell,
-            // Perhaps the dead have it.
-            Err(_) if participant.attachment.sweep_subscribers() > 0 => {
+            Err(_) => {
+                // Perhaps the dead have it, or had it until somebody has swept just now.
+                sweep::now(participant, None);
                 match self.seat.holds.hold(&participant.region, participant.index, block) {
                     Ok(cell) => cell,
                     Err(_) => return Err(HoldBudget(self)),
                 }
             }
-            Err(_) => return Err(HoldBudget(self)),
         };
         Ok(Held {
             message: NonNull::from(self.message),

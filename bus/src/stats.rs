@@ -4,6 +4,7 @@ use crate::atomics::{Acquire, Relaxed};
 use crate::header::Description;
 use crate::options::{Memory, Wake};
 use crate::participant::Attachment;
+use crate::recovery;
 use crate::region::{EntryIndex, Region};
 use crate::registry::{Kind, State};
 use crate::schema::Schema;
@@ -50,8 +51,24 @@ pub struct TopicInfo {
     pub retired: bool,
     /// When it was created, in nanoseconds since 1970.
     pub created_ns: u64,
+    /// How many participants were found dead since it was created. Who was found dead and not entered into the record yet is not counted.
+    pub deaths: u64,
+    /// The last one of them.
+    pub last_death: Option<LastDeath>,
     /// Who takes part, dead ones that nobody has noticed yet among them.
     pub participants: Vec<ParticipantInfo>,
+}
+
+/// A participant that was found dead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LastDeath {
+    /// Number of its entry.
+    pub entry: u32,
+    /// How many owners the entry had had by then, itself among them.
+    pub generation: u64,
+    /// Its process, as it had stated it itself, in its own pid namespace.
+    pub pid: u32,
 }
 
 /// What a participant is.
@@ -114,7 +131,7 @@ impl TopicInfo {
                 Kind::Publisher => ParticipantKind::Publisher,
                 Kind::Lossy => ParticipantKind::Lossy,
                 Kind::Reliable => ParticipantKind::Reliable,
-                Kind::Free | Kind::Joining | Kind::Dead => return None,
+                Kind::Free | Kind::Joining | Kind::Dead | Kind::Counted => return None,
             };
             let publishes = kind == ParticipantKind::Publisher;
             let position = if publishes { head } else { entry.position.load(Relaxed) };
@@ -130,6 +147,7 @@ impl TopicInfo {
                 joined_ns: entry.joined_ns.load(Relaxed),
             })
         };
+        let (deaths, last) = if forked { (0, None) } else { recovery::deaths(region) };
         TopicInfo {
             name: name.to_owned(),
             type_name: description.carried.type_name(),
@@ -150,6 +168,12 @@ impl TopicInfo {
             memory: Memory::of(geometry),
             retired: !forked && region.control().notices.0.retired.load(Acquire) != 0, // [notice]
             created_ns: description.created_ns,
+            deaths,
+            last_death: last.map(|dead| LastDeath {
+                entry: dead.entry,
+                generation: dead.generation,
+                pid: dead.pid,
+            }),
             participants: region.entries().filter(|_| !forked).filter_map(participant).collect(),
         }
     }

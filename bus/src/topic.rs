@@ -26,6 +26,7 @@ use crate::ring::{Geometry, table};
 use crate::schema::Schema;
 use crate::stats::TopicInfo;
 use crate::subscriber::{Delivery, Subscriber};
+use crate::sweep;
 
 /// How often creating or opening begins again because the topic appeared or vanished meanwhile.
 const TRIES: u32 = 100;
@@ -235,13 +236,15 @@ impl<T: Payload + ?Sized> Topic<T> {
         if shared {
             attachment.sweep_publishers();
         }
-        let participant = attachment.occupy(&region, region.publishers())?.ok_or_else(|| {
+        let occupied = attachment.occupy(&region, region.publishers())?;
+        let (participant, dead) = occupied.ok_or_else(|| {
             if shared {
                 return AttachError::PublishersFull { max: region.geometry().publishers_max };
             }
             let owner = region.publishers().next().map(|index| region.entry(index));
             AttachError::PublisherAlive { pid: owner.map_or(0, |entry| entry.pid.load(Relaxed)) }
         })?;
+        sweep::now(&participant, dead);
         let (ring, shared) = if shared {
             (ExclusiveRing::unused(&region)?, Some(SharedRing::new(&region, participant.index)))
         } else {
@@ -274,11 +277,11 @@ impl<T: Payload + ?Sized> Topic<T> {
             return Err(AttachError::Forked);
         }
         self.check_retired()?;
-        attachment.sweep_subscribers();
         let region = &attachment.region;
-        let participant = attachment.occupy(region, region.subscribers())?;
+        let occupied = attachment.occupy(region, region.subscribers())?;
         let max = region.geometry().subscribers_max;
-        let participant = participant.ok_or(AttachError::SubscribersFull { max })?;
+        let (participant, dead) = occupied.ok_or(AttachError::SubscribersFull { max })?;
+        sweep::now(&participant, dead);
         let (index, generation) = (participant.index, participant.generation);
         let reader = match delivery {
             Delivery::Lossy => Reader::attach_lossy(region, index, generation, start),

@@ -49,6 +49,8 @@ struct Description<'a> {
     created_ns: u64,
     retired: bool,
     memory: Memory,
+    deaths: u64,
+    last_death: Option<LastDeath>,
     participants: Vec<Participant>,
 }
 
@@ -59,6 +61,13 @@ struct Memory {
     table: u64,
     control: u64,
     total: u64,
+}
+
+#[derive(Clone, Copy, Serialize)]
+struct LastDeath {
+    entry: u32,
+    generation: u64,
+    pid: u32,
 }
 
 #[derive(Serialize)]
@@ -101,6 +110,12 @@ impl<'a> Description<'a> {
             created_ns: info.created_ns,
             retired: info.retired,
             memory: Memory { live, spare, table, control, total: info.memory.total() },
+            deaths: info.deaths,
+            last_death: info.last_death.map(|dead| LastDeath {
+                entry: dead.entry,
+                generation: dead.generation,
+                pid: dead.pid,
+            }),
             participants: info.participants.iter().map(Participant::of).collect(),
         }
     }
@@ -112,6 +127,12 @@ impl<'a> Description<'a> {
             [live, spare, table, control, total].map(text::size);
         let timestamps = if self.timestamp { "the time of each commit" } else { "none" };
         let (type_name, size, align) = (self.type_name, self.message_size, self.message_align);
+        let deaths = match self.last_death {
+            Some(LastDeath { entry, pid, .. }) => {
+                format!("{}, the last one of entry {entry}, pid {pid}", self.deaths)
+            }
+            None => self.deaths.to_string(),
+        };
         let rows = [
             ("topic", self.name.to_owned()),
             ("messages", format!("{type_name}, {most}{size} bytes, aligned to {align}")),
@@ -121,6 +142,7 @@ impl<'a> Description<'a> {
             ("spare", format!("{} blocks, {} may be held", self.spare_blocks, self.hold_blocks)),
             ("slot", format!("{} bytes", self.slot_size)),
             ("subscribers", format!("{subscribers} of {}", self.subscribers_max)),
+            ("found dead", deaths),
             ("timestamps", timestamps.to_owned()),
             ("wake", self.wake.to_owned()),
             ("created", text::ago(self.created_ns)),

@@ -9,6 +9,7 @@
 
 mod entries;
 mod hold;
+mod lock;
 mod observer;
 mod reliable;
 mod reuse;
