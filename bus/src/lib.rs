@@ -87,6 +87,9 @@ mod error;
 mod guide;
 #[cfg(not(loom))]
 mod header;
+#[cfg(all(feature = "internals", not(loom)))]
+#[doc(hidden)]
+pub mod internals;
 #[cfg(not(loom))]
 mod loan;
 #[cfg(not(loom))]

@@ -45,6 +45,14 @@ impl Owner {
     }
 }
 
+#[cfg(feature = "internals")]
+impl Owner {
+    /// The low 48 bits of its generation.
+    pub(crate) fn generation(self) -> u64 {
+        self.0 >> 16
+    }
+}
+
 /// Somebody has the lock who is not proven gone: who, or `NOBODY` where it has not said so yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Busy(pub(crate) Owner);

@@ -62,6 +62,11 @@ impl<T: Payload + ?Sized> Publisher<T> {
         }
     }
 
+    #[cfg(feature = "internals")]
+    pub(crate) fn participant(&self) -> &Participant {
+        &self.participant
+    }
+
     /// The sequence that the next message will have; on a shared topic, the first that it can have.
     pub fn sequence(&self) -> u64 {
         match &self.shared {

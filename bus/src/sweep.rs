@@ -69,15 +69,22 @@ pub(crate) fn now(participant: &Participant, taken: Option<Dead>) {
         region.control().publishers_bell.0.ring(Barrier::Fence); // they may have waited for it
     }
     let deadline_ns = clock::monotonic_ns() + STALL_CHECK_NS;
-    let locked = region.control().recovery.0.lock_until(
-        owner(participant),
-        deadline_ns,
-        |owner| is_gone(attachment, owner),
-        |owner_died| sweep(attachment, taken, owner_died),
-    );
+    let locked =
+        lock_until(participant, deadline_ns, |owner_died| sweep(attachment, taken, owner_died));
     if locked.is_err() {
         declare(attachment);
     }
+}
+
+/// Runs `section` with the lock of the participant's topic.
+pub(crate) fn lock_until<R>(
+    participant: &Participant,
+    deadline_ns: u64,
+    section: impl FnOnce(bool) -> R,
+) -> Result<R, Busy> {
+    let Participant { attachment, region, .. } = participant;
+    let is_gone = |owner| is_gone(attachment, owner);
+    region.control().recovery.0.lock_until(owner(participant), deadline_ns, is_gone, section)
 }
 
 /// A sweep with the lock. An owner that was killed in its sweep has left some undeclared and some uncounted, and the time of the sweep
@@ -101,6 +108,8 @@ fn declare(attachment: &Attachment) -> (u32, bool) {
     let region = &*attachment.region;
     let mut is_complete = true;
     let found = recovery::sweep(region, region.subscribers(), |index| {
+        #[cfg(feature = "internals")]
+        ASKED.fetch_add(1, Relaxed);
         attachment.is_held(index).unwrap_or_else(|_| {
             is_complete = false;
             true
@@ -108,6 +117,10 @@ fn declare(attachment: &Attachment) -> (u32, bool) {
     });
     (found, is_complete)
 }
+
+/// How often this process has asked for a lease in here.
+#[cfg(feature = "internals")]
+pub(crate) static ASKED: core::sync::atomic::AtomicU64 = core::sync::atomic::AtomicU64::new(0);
 
 /// Less than 5 ms ago. A time to come is none: another time namespace, or a corrupt record.
 fn is_fresh(swept_ns: u64, now_ns: u64) -> bool {
