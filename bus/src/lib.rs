@@ -61,6 +61,7 @@
 //! | `participant`, `directory` | leases and entries; where topics live |
 //! | `message`, `checked`, `schema` | what messages are: at compile time; field types checked on reading; at run time, as text, for tools |
 //! | `raw` | messages without their type |
+//! | `internals` | what this project's own tests and fuzz targets need beside it; no part of what it promises |
 //! | `topic`, `options`, `publisher`, `loan`, `subscriber`, `sample`, `batch`, `observer`, `wait`, `stats`, `error` | the public face |
 
 #![warn(missing_docs)]

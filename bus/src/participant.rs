@@ -37,10 +37,19 @@ pub(crate) struct Attachment {
 impl Attachment {
     /// Opens the topic in `directory`, which is called `name`.
     pub(crate) fn open(name: &str, directory: OwnedFd) -> Result<Attachment, OpenError> {
+        Attachment::open_as(name, directory, Access::ReadOnly)
+    }
+
+    /// The same with `data` mapped as said.
+    pub(crate) fn open_as(
+        name: &str,
+        directory: OwnedFd,
+        access: Access,
+    ) -> Result<Attachment, OpenError> {
         fork::install();
         let failed = |action| move |source| refused(name, action, source);
         let lease = Lease::open_at(directory.as_fd(), CONTROL).map_err(failed("open ctl"))?;
-        let (region, description) = map(name, &directory, Access::ReadOnly, Access::ReadWrite)?;
+        let (region, description) = map(name, &directory, access, Access::ReadWrite)?;
         if region.control().notices.0.retired.load(Acquire) != 0 {
             return Err(OpenError::Retired { name: name.to_owned() }); // [notice]
         }
@@ -72,13 +81,16 @@ impl Attachment {
     }
 
     /// The same topic with `data` mapped for writing.
-    pub(crate) fn writable_region(&self) -> Result<Region, OpenError> {
+    pub(crate) fn writable_region(&self) -> Result<Arc<Region>, OpenError> {
+        if self.region.is_writable() {
+            return Ok(Arc::clone(&self.region));
+        }
         let (region, description) =
             map(&self.name, &self.directory, Access::ReadWrite, Access::ReadWrite)?;
         if description.instance != self.description.instance {
             return Err(OpenError::Header { name: self.name.clone(), field: "instance" });
         }
-        Ok(region)
+        Ok(Arc::new(region))
     }
 
     /// Whether the owner of an entry lives; true also for this attachment's own entries.

@@ -25,7 +25,7 @@ pub(crate) struct Stuck {
     since_ns: u64,
     looked_ns: u64,
     /// `data`, mapped for writing; `None` where this process may not, or has not tried.
-    writable: Option<Box<Region>>,
+    writable: Option<Arc<Region>>,
     refused: bool,
 }
 
@@ -37,6 +37,19 @@ impl Stuck {
     /// Whether it asks others because it may not write `data`.
     pub(crate) fn is_helpless_at(&self, sequence: u64) -> bool {
         self.refused && self.sequence == sequence
+    }
+
+    /// Whether nobody can make `sequence` a message any more, as far as can be told now: for who is helpless on a removed topic, whose files nobody can
+    /// open, and which no publisher looks after.
+    pub(crate) fn is_lost(&self, attachment: &Attachment, sequence: u64, at: SlotAt) -> bool {
+        let region = &*attachment.region;
+        shared::is_lost(region, sequence, at, |index| owner(attachment, region, index))
+    }
+
+    /// Whether the one who claims the sequence has had the topic's `claim_timeout`.
+    pub(crate) fn has_had_its_time(&self, attachment: &Attachment) -> bool {
+        let timeout_ns = attachment.description.claim_timeout_ns;
+        timeout_ns != 0 && clock::monotonic_ns().saturating_sub(self.since_ns) >= timeout_ns
     }
 
     /// Found without a stamp: `sequence`, in slot `at` of the pinned block. True where it is settled now.
@@ -60,7 +73,7 @@ impl Stuck {
         let revoke = timeout_ns != 0 && now_ns - self.since_ns >= timeout_ns;
         if self.writable.is_none() && !self.refused {
             match attachment.writable_region() {
-                Ok(region) => self.writable = Some(Box::new(region)),
+                Ok(region) => self.writable = Some(region),
                 Err(_) => self.refused = true,
             }
         }
@@ -85,20 +98,24 @@ fn settle(
     at: SlotAt,
     revoke: bool,
 ) -> bool {
-    let settled = shared::settle(region, sequence, at, revoke, |index| {
-        let seen = State::of(region.entry(index).state.load(Acquire)); // [entry]
-        match attachment.is_held(index) {
-            Ok(false) => {
-                registry::declare_dead(region, index, seen);
-                Owner::IsGone
-            }
-            Ok(true) | Err(_) => Owner::Lives,
-        }
-    });
+    let owner = |index| owner(attachment, region, index);
+    let settled = shared::settle(region, sequence, at, revoke, owner);
     if settled {
         region.control().subscribers_bell.0.ring(Barrier::Fence);
     }
     settled
+}
+
+/// The kernel's word on who lives; a publisher that is gone is declared dead.
+fn owner(attachment: &Attachment, region: &Region, index: EntryIndex) -> Owner {
+    let seen = State::of(region.entry(index).state.load(Acquire)); // [entry]
+    match attachment.is_held(index) {
+        Ok(false) => {
+            registry::declare_dead(region, index, seen);
+            Owner::IsGone
+        }
+        Ok(true) | Err(_) => Owner::Lives,
+    }
 }
 
 /// What a publisher does for a subscriber that may not write `data`: `index` is its own entry.

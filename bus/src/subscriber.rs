@@ -179,17 +179,30 @@ impl<T: Payload + ?Sized> Subscriber<T> {
     #[inline]
     fn nothing(&mut self) -> Result<Option<(SlotAt, u64)>, ReceiveError> {
         let Participant { attachment, region, .. } = &self.seat.participant;
+        let retired = region.control().notices.0.retired.load(Acquire) != 0; // [notice]
         if region.geometry().shared
             && let Some(at) = self.reader.stuck_at(region)
         {
             let sequence = self.reader.position();
-            // Who can do nothing about it may still be lapped.
-            if !self.stuck.at(attachment, sequence, at) && self.stuck.is_helpless_at(sequence) {
-                self.reader.leave_displaced(region);
+            if !self.stuck.at(attachment, sequence, at) {
+                if !self.stuck.is_helpless_at(sequence) {
+                    return Ok(None); // there may be messages behind it, of a removed topic too
+                }
+                // Who can do nothing about it may still be lapped.
+                let displaced = self.reader.leave_displaced(region);
+                if retired && !displaced {
+                    if self.stuck.is_lost(attachment, sequence, at) {
+                        self.reader.pass_over(region);
+                        return Ok(None);
+                    }
+                    if !self.stuck.has_had_its_time(attachment) {
+                        return Ok(None);
+                    }
+                }
             }
         }
-        if region.control().notices.0.retired.load(Acquire) == 0 {
-            return Ok(None); // [notice]
+        if !retired {
+            return Ok(None);
         }
         match self.reader.next(region)? {
             Next::Message(at, sequence) => Ok(Some((at, sequence))),
@@ -226,13 +239,13 @@ impl<T: Payload + ?Sized> Subscriber<T> {
             }
             // Stuck behind a publisher, it looks more often.
             let slice_ns = if stuck { STALL_CHECK_NS } else { SLEEP_MAX_NS };
-            self.sleep(deadline_ns.min(now_ns + slice_ns));
+            self.sleep(deadline_ns.min(now_ns + slice_ns), stuck);
         }
     }
 
-    /// Sleeps until a publisher rings, or until `deadline_ns`.
+    /// Sleeps until a publisher rings, or until `deadline_ns`. Who is `stuck` sleeps on a removed topic too.
     #[cold]
-    fn sleep(&mut self, deadline_ns: u64) {
+    fn sleep(&mut self, deadline_ns: u64, stuck: bool) {
         let Participant { attachment, region, index, .. } = &self.seat.participant;
         let meet = match attachment.description.wake {
             Wake::Never => return std::thread::yield_now(),
@@ -243,7 +256,7 @@ impl<T: Payload + ?Sized> Subscriber<T> {
         let reader = &mut self.reader;
         control.subscribers_bell.0.sleep(region.bit(*index), meet, deadline_ns, || {
             !matches!(reader.look(region), Ok(Next::Empty))
-                || control.notices.0.retired.load(Acquire) != 0 // [notice]
+                || (!stuck && control.notices.0.retired.load(Acquire) != 0) // [notice]
         });
     }
 

@@ -5,7 +5,8 @@ use std::marker::PhantomData;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use shmbus_sys::{clock, membarrier, shm};
+use shmbus_sys::shm::{self, Access};
+use shmbus_sys::{clock, membarrier};
 
 use crate::atomics::{Acquire, Relaxed, Release};
 use crate::bell::Barrier;
@@ -215,7 +216,7 @@ impl<T: Payload + ?Sized> Topic<T> {
             return Err(AttachError::Forked);
         }
         self.check_retired()?;
-        let region = Arc::new(attachment.writable_region()?);
+        let region = attachment.writable_region()?;
         if attachment.prefault {
             let name = || attachment.name.clone();
             region.prefault().map_err(|source| refused(&name(), "map all its pages", source))?;
@@ -371,6 +372,17 @@ impl Directory {
         drop(parent);
         topic.prune(root.as_fd());
         Ok(())
+    }
+}
+
+#[cfg(feature = "internals")]
+impl<T: Payload + ?Sized> Topic<T> {
+    /// [`Topic::open_in`] with one writable mapping for publishers and subscribers: joining costs a lease then, and no mapping.
+    pub(crate) fn open_writable(directory: &Directory, name: &str) -> Result<Self, OpenError> {
+        let attachment =
+            Attachment::open_as(name, open_directory(directory, name)?, Access::ReadWrite)?;
+        header::check_type::<T>(name, &attachment.description.carried)?;
+        Ok(Topic { attachment: Arc::new(attachment), payload: PhantomData })
     }
 }
 

@@ -178,3 +178,21 @@ fn a_revoked_loan_is_moved_whole_whoever_asks_for_help_meanwhile() {
         assert_eq!(found, 1);
     }
 }
+
+/// Found by `fuzz/ops`. A publisher died with a sequence taken, others went on behind it, and the topic was removed: the subscriber that was stuck at that
+/// sequence was told at once that everything had been received.
+#[test]
+fn what_stands_behind_a_dead_publishers_claim_is_received_from_a_removed_topic_too() {
+    let (_path, directory) = directory();
+    let topic = Topic::<u64>::create_in(&directory, "t", &options()).unwrap();
+    let mut subscriber = topic.subscriber(Delivery::Reliable).unwrap();
+    let mut gone = topic.publisher().unwrap();
+    std::mem::forget(gone.loan().unwrap());
+    let mut other = topic.publisher().unwrap();
+    other.publish(&7).unwrap();
+    drop((gone, other));
+    directory.remove("t", true).unwrap();
+    let sample = subscriber.receive().unwrap();
+    assert_eq!((*sample, sample.missed_before()), (7, 1));
+    assert_eq!(subscriber.receive().err(), Some(ReceiveError::Retired));
+}

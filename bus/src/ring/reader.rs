@@ -218,11 +218,16 @@ impl Reader {
             return Ok(Next::Message(self.slot, self.sequence));
         }
         if stamp == abandoned_stamp(self.sequence) {
-            self.miss(1);
-            self.slot = region.geometry().next(self.slot);
+            self.pass_over(region);
             return Ok(Next::Again);
         }
         Ok(Next::Empty)
+    }
+
+    /// Goes past the next sequence, in the pinned block: it never becomes a message.
+    pub(crate) fn pass_over(&mut self, region: &Region) {
+        self.miss(1);
+        self.slot = region.geometry().next(self.slot);
     }
 
     /// The slot of the next sequence, if it was taken by a shared publisher and has no message: its publisher is slow, stopped or

@@ -225,17 +225,33 @@ pub(crate) fn settle(
     if old == message_stamp(sequence) || old == abandoned_stamp(sequence) {
         return true;
     }
-    if !revoke {
-        for index in region.publishers() {
-            let entry = region.entry(index);
-            // [claim]: no claim means that the stamp is there, and the exchange below fails
-            if entry.claim.load(Acquire) == sequence + 1 && owner(index) == Owner::Lives {
-                return false;
-            }
-        }
+    if !revoke && is_claimed(region, sequence, &mut owner) {
+        return false;
     }
     crash::point("abandon.decided");
     // [message]: nothing to be read behind it
     let _ = word.compare_exchange(old, abandoned_stamp(sequence), Relaxed, Relaxed);
     true
+}
+
+/// Whether `sequence`, in slot `at` and below the head as the caller has seen it, never gets a stamp: it has none, and nobody who lives
+/// claims it. For who may not write one.
+pub(crate) fn is_lost(
+    region: &Region,
+    sequence: u64,
+    at: SlotAt,
+    mut owner: impl FnMut(EntryIndex) -> Owner,
+) -> bool {
+    // In this order: the stamp stands before the claim is taken back.
+    let stamp = || region.slot(at).stamp.load(Relaxed);
+    !is_claimed(region, sequence, &mut owner)
+        && ![message_stamp(sequence), abandoned_stamp(sequence)].contains(&stamp())
+}
+
+/// Whether somebody who lives claims `sequence`, by the answer of `owner`.
+fn is_claimed(region: &Region, sequence: u64, owner: &mut impl FnMut(EntryIndex) -> Owner) -> bool {
+    region.publishers().any(|index| {
+        let claim = region.entry(index).claim.load(Acquire); // [claim]: none means that the stamp is there
+        claim == sequence + 1 && owner(index) == Owner::Lives
+    })
 }

@@ -1,4 +1,4 @@
-//! What this project's own tests need of the inside. Behind the feature `internals`; nothing here is promised to anybody.
+//! The recovery lock, for its own tests.
 #![allow(unsafe_code)] // a lock in memory of the test's own
 
 use core::ptr::NonNull;
