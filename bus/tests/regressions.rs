@@ -196,3 +196,36 @@ fn what_stands_behind_a_dead_publishers_claim_is_received_from_a_removed_topic_t
     assert_eq!((*sample, sample.missed_before()), (7, 1));
     assert_eq!(subscriber.receive().err(), Some(ReceiveError::Retired));
 }
+
+/// A subscriber believed the shared word `held` about which of its own hold cells are free. With its bit cleared by somebody else, a cell
+/// in use was given out again; the count of its samples went below zero, and the next hold in it overflowed.
+#[test]
+fn a_hold_cell_in_use_is_not_given_out_again_whatever_shared_memory_says() {
+    use std::os::unix::fs::FileExt;
+    let (_path, directory) = directory();
+    let options = TopicOptions { depth: 4, hold_blocks: Some(8), ..Default::default() };
+    let topic = Topic::<u64>::create_in(&directory, "t", &options).unwrap();
+    let mut publisher = topic.publisher().unwrap();
+    let mut subscriber = topic.subscriber(Delivery::Lossy).unwrap();
+    let ctl = directory.path().join("t/.topic/ctl");
+    let ctl = std::fs::File::options().read(true).write(true).open(ctl).unwrap();
+    let held = 2 * 4096 + 512 + 40; // of the first subscriber's entry, which is the second
+    let (pin, cell) = (held - 32, held - 40 + 256);
+    for message in 0..3 {
+        publisher.publish(&message).unwrap();
+    }
+    let first = subscriber.receive().unwrap().hold().unwrap();
+    let again = first.clone();
+    let mut mask = [0; 8];
+    ctl.read_exact_at(&mut mask, held).unwrap();
+    assert_eq!(mask, 1_u64.to_le_bytes(), "the cell is where this test looks for it");
+    ctl.write_all_at(&[0; 8], held).unwrap();
+    let second = subscriber.receive().unwrap().hold().unwrap();
+    drop((first, again));
+    let sample = subscriber.receive().unwrap();
+    let mut block = [0; 4];
+    ctl.read_exact_at(&mut block, pin).unwrap();
+    ctl.write_all_at(&1_u64.to_le_bytes(), held).unwrap();
+    ctl.write_all_at(&block, cell).unwrap();
+    drop((sample.hold(), second));
+}

@@ -40,10 +40,9 @@ impl Holds {
                 return Ok(cell);
             }
         }
-        let cell = (!held).trailing_zeros() as usize;
-        if cell >= HOLD_CELLS {
-            return Err(OverBudget);
-        }
+        // The bit alone is not believed: whoever may write the topic can clear it.
+        let mut free = bits(!held).filter(|cell| self.samples[*cell].load(Relaxed) == 0);
+        let cell = free.next().ok_or(OverBudget)?;
         self.samples[cell].store(1, Relaxed);
         entry.holds[cell].store(pinned, Release); // [last use]: reads through the cell's former block
         entry.held.fetch_or(1 << cell, Release); // [hold]: the cell, by whoever sees the pin moved
