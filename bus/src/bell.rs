@@ -10,6 +10,7 @@
 //! runs. Every sleep is bounded by [`SLEEP_MAX_NS`]: a ringer killed between what happened and the wake is the one gap.
 
 use crate::atomics::{Acquire, Relaxed, Release, SeqCst, compiler_fence, fence};
+use crate::crash;
 use crate::layout::{Bell, SLEEPER_WORDS};
 
 /// No sleep is longer, in nanoseconds.
@@ -66,8 +67,11 @@ impl Bell {
         for word in &self.sleepers {
             word.swap(0, Relaxed); // taken before the bump: a bit set after it has seen the new word
         }
+        crash::point("ring.taken");
         self.word.word().fetch_add(1, Release); // [bell]: the bits are taken
+        crash::point("ring.raised");
         self.word.wake_all();
+        crash::point("ring.woken");
     }
 
     /// Sleeps until the bell rings or `deadline_ns`, unless `look` says that there is something to do.
@@ -84,6 +88,7 @@ impl Bell {
         let mask = 1 << (bit % 64);
         let seen = self.word.word().load(Acquire); // [bell]: before the bit is set
         word.fetch_or(mask, Relaxed);
+        crash::point("sleep.shown");
         fence(SeqCst); // [commit/sleep], [cursor/publisher]
         let met = match meet {
             Meet::Fence => true,
@@ -91,9 +96,11 @@ impl Bell {
             Meet::Membarrier => shmbus_sys::membarrier::global_expedited().is_ok(),
         };
         if !look() {
+            crash::point("sleep.looked");
             self.word
                 .wait(seen, if met { deadline_ns } else { deadline_ns.min(unmet_deadline_ns()) });
         }
+        crash::point("sleep.over");
         if word.load(Relaxed) & mask != 0 {
             word.fetch_and(!mask, Relaxed);
         }

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use shmbus_sys::lease::Lease;
 use shmbus_sys::shm;
 
+use crate::crash;
 use crate::error::{DirectoryError, NameError};
 use crate::layout::CREATOR_LEASE;
 use crate::participant::Attachment;
@@ -233,6 +234,7 @@ impl<'a> Draft<'a> {
     pub(crate) fn begin(parent: BorrowedFd<'a>, mode: u32) -> io::Result<(Draft<'a>, OwnedFd)> {
         let name = format!("{NEW}{:016x}", random());
         shm::make_directory_at(parent, &name, directory_mode(mode))?;
+        crash::point("create.begun");
         let directory = shm::open_directory_at(parent, &name).inspect_err(|_| {
             let _ = shm::remove_directory_at(parent, &name);
         })?;
@@ -243,6 +245,7 @@ impl<'a> Draft<'a> {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
         draft.lease = Some(lease);
+        crash::point("create.leased");
         Ok((draft, ctl))
     }
 
@@ -253,6 +256,7 @@ impl<'a> Draft<'a> {
     /// Gives the draft its name, unless there is a topic of that name.
     pub(crate) fn publish(mut self) -> io::Result<()> {
         shm::publish_at(self.parent, &self.name, TOPIC)?;
+        crash::point("create.renamed");
         self.published = true;
         Ok(())
     }
@@ -274,6 +278,7 @@ impl Drop for Draft<'_> {
 pub(crate) fn remove_topic(parent: BorrowedFd<'_>) -> io::Result<()> {
     let old = format!("{OLD}{:016x}", random());
     shm::publish_at(parent, TOPIC, &old)?;
+    crash::point("remove.renamed");
     match discard(parent, &old) {
         // Another creator or remover has found it already, and done the same.
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -291,6 +296,7 @@ pub(crate) fn remove_leftovers(parent: BorrowedFd<'_>) -> io::Result<()> {
             // no lease yet, finds its draft gone and begins again.
             let old = format!("{OLD}{:016x}", random());
             if shm::publish_at(parent, &name, &old).is_ok() {
+                crash::point("leftover.claimed");
                 let _ = discard(parent, &old);
             }
         }
@@ -323,6 +329,7 @@ fn discard(parent: BorrowedFd<'_>, name: &str) -> io::Result<()> {
     for file in shm::list_at(directory.as_fd())? {
         let _ = shm::unlink_at(directory.as_fd(), &file);
     }
+    crash::point("remove.unlinked");
     shm::remove_directory_at(parent, name)
 }
 

@@ -11,6 +11,7 @@ use shmbus_sys::{clock, fork, process};
 
 use crate::atomics::{Acquire, Relaxed, Release, SeqCst, fence};
 use crate::bell::Barrier;
+use crate::crash;
 use crate::directory::{CONTROL, DATA};
 use crate::error::{AttachError, OpenError};
 use crate::header::{self, Description};
@@ -70,8 +71,10 @@ impl Attachment {
     pub(crate) fn retire(&self) {
         let control = self.region.control();
         control.notices.0.retired.store(1, Release); // [notice]
+        crash::point("remove.retired");
         control.subscribers_bell.0.ring(Barrier::Fence);
         control.publishers_bell.0.ring(Barrier::Fence);
+        crash::point("remove.rung");
     }
 
     /// Whether this is a forked child, in which the mappings do not exist.
@@ -126,6 +129,7 @@ impl Attachment {
                 if !taken.map_err(|source| AttachError::Lease { source })? {
                     continue;
                 }
+                crash::point("join.leased");
                 owned[index.0 as usize] = true;
                 let dead = recovery::take_death(region, index);
                 let generation = registry::occupy(region, index);
@@ -157,6 +161,7 @@ impl Participant {
         let entry = self.region.entry(self.index);
         let state = State { generation: self.generation, kind: Kind::Lossy };
         entry.state.store(state.word(), Release); // [last use]
+        crash::point("leave.lossy");
         entry.pin.store(0, Release); // [last use]
         self.ring_publishers();
     }
@@ -175,9 +180,12 @@ impl Drop for Participant {
         let owned = &self.attachment.owned;
         let mut owned = owned.lock().unwrap_or_else(PoisonError::into_inner);
         registry::vacate(&self.region, self.index, self.generation);
+        crash::point("leave.vacated");
         self.ring_publishers();
+        crash::point("leave.rung");
         // If the kernel refuses, the lease ends with the descriptor: the entry is free then, and nobody's till then.
         if self.attachment.lease.release(lease_byte(self.index)).is_ok() {
+            crash::point("leave.released");
             owned[self.index.0 as usize] = false;
         }
     }

@@ -8,6 +8,7 @@ use shmbus_sys::clock;
 
 use crate::atomics::Acquire;
 use crate::bell::{Barrier, Meet};
+use crate::crash;
 use crate::error::{PublishAllError, PublishError, TryPublishError};
 use crate::loan::Loan;
 use crate::message::Message;
@@ -105,6 +106,7 @@ impl<T: Payload + ?Sized> Publisher<T> {
         // SAFETY: `at` is the next slot of the only publisher; `check` has compared the length; the region is mapped for
         // writing (`Topic::publisher`).
         unsafe { payload::write(&self.participant.region, at, bytes) };
+        crash::point("publish.written");
         Ok(self.commit(bytes.len() as u32))
     }
 
@@ -230,6 +232,7 @@ impl<T: Payload + ?Sized> Publisher<T> {
             // SAFETY: the slot of a claimed sequence is its owner's until it is stamped, and its block is pinned even if the claim
             // is revoked; `check` has compared the length; the region is mapped for writing.
             unsafe { payload::write(&self.participant.region, claim.slot, bytes) };
+            crash::point("shared.written");
             if let Some(sequence) = self.commit_claim(claim, bytes.len() as u32) {
                 return Ok(sequence);
             }
@@ -255,6 +258,7 @@ impl<T: Payload + ?Sized> Publisher<T> {
         if self.participant.attachment.is_forked() {
             return Err(PublishError::Forked);
         }
+        crash::point("loan.written");
         match claim {
             None => Ok(self.commit(message.bytes().len() as u32)),
             Some(claim) => self.commit_shared_loan(message.bytes(), claim),
@@ -269,6 +273,7 @@ impl<T: Payload + ?Sized> Publisher<T> {
             ring.keep(&self.participant.region, claim);
         }
         let moved = self.publish_shared(bytes, FOREVER);
+        crash::point("move.published");
         if let Some(ring) = &self.shared {
             ring.let_go(&self.participant.region);
         }

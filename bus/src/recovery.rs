@@ -24,11 +24,13 @@ pub(crate) fn sweep(
         let seen = State::of(region.entry(index).state.load(Acquire)); // [entry]: before the lease is asked for
         if seen.kind.is_active() && !is_held(index) && registry::declare_dead(region, index, seen) {
             swept += 1;
+            crash::point("dead.declared");
         }
     }
     if swept > 0 {
         fence(SeqCst); // [cursor/publisher]
         region.control().publishers_bell.0.ring_after_fence();
+        crash::point("dead.rung");
     }
     swept
 }
@@ -174,6 +176,7 @@ impl InTheWay {
                 && registry::evict(region, index)
             {
                 evicted += 1;
+                crash::point("evict.done");
             } else {
                 self.since.push((index, cursor, since_ns));
             }

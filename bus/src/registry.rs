@@ -7,6 +7,7 @@
 //! prover that stalls from touching the entry's next owner.
 
 use crate::atomics::{AcqRel, Acquire, Relaxed, Release};
+use crate::crash;
 use crate::region::{EntryIndex, Region};
 
 /// What the owner of an entry is.
@@ -77,19 +78,23 @@ pub(crate) fn occupy(region: &Region, index: EntryIndex) -> u64 {
             Err(now) => seen = now,
         }
     };
+    crash::point("join.joining");
     for word in [&entry.pin, &entry.second_pin, &entry.cursor, &entry.claim, &entry.held] {
         word.store(0, Release); // [last use]: what the former owner read, for whoever scans
     }
     for word in [&entry.patience_ns, &entry.position, &entry.missed, &entry.joined_ns] {
         word.store(0, Relaxed);
     }
+    crash::point("join.cleared");
     generation
 }
 
 /// Makes an occupied entry count: from here on publishers see its pins and, where it is reliable, its cursor.
 pub(crate) fn activate(region: &Region, index: EntryIndex, generation: u64, kind: Kind) {
     region.entry(index).state.store(State { generation, kind }.word(), Release); // [roster]
+    crash::point("join.active");
     region.control().roster.0.fetch_add(1, Release); // [roster]: state and cursor, by the next opening
+    crash::point("join.raised");
 }
 
 /// Gives an entry back; its owner uses it no more. The lease is given back after this.
@@ -97,11 +102,13 @@ pub(crate) fn vacate(region: &Region, index: EntryIndex, generation: u64) {
     let entry = region.entry(index);
     entry.pin.store(0, Release); // [last use]
     entry.held.store(0, Release); // [last use]
+    crash::point("leave.unpinned");
     entry.state.store(State { generation, kind: Kind::Free }.word(), Release); // [entry], [last use]
 }
 
 /// Makes a reliable subscriber lossy: it held publishers up for longer than it asked for. It is told at its next block.
 pub(crate) fn evict(region: &Region, index: EntryIndex) -> bool {
+    crash::point("evict.decided");
     let state = &region.entry(index).state;
     let seen = state.load(Acquire); // [entry]
     let State { generation, kind } = State::of(seen);
@@ -111,6 +118,7 @@ pub(crate) fn evict(region: &Region, index: EntryIndex) -> bool {
 
 /// Declares the owner of an entry dead, if it still is the one that the caller has seen with its lease free.
 pub(crate) fn declare_dead(region: &Region, index: EntryIndex, seen: State) -> bool {
+    crash::point("dead.seen");
     let dead = State { generation: seen.generation, kind: Kind::Dead };
     let state = &region.entry(index).state;
     state.compare_exchange(seen.word(), dead.word(), Release, Relaxed).is_ok() // [entry]

@@ -10,6 +10,7 @@ use shmbus_sys::clock;
 
 use crate::atomics::{Acquire, Relaxed, Release, SeqCst, fence};
 use crate::bell::Barrier;
+use crate::crash;
 use crate::participant::Attachment;
 use crate::region::{EntryIndex, Region};
 use crate::registry::{self, State};
@@ -83,6 +84,7 @@ impl Stuck {
                 let control = attachment.region.control();
                 let word = (sequence << 1 | u64::from(revoke)) + 1;
                 control.notices.0.repair.store(word, Release); // [notice]
+                crash::point("repair.wished");
                 control.publishers_bell.0.ring(Barrier::Fence);
                 false
             }
@@ -135,11 +137,13 @@ pub(crate) fn lend_a_hand(attachment: &Arc<Attachment>, region: &Arc<Region>, in
             return; // it keeps a revoked loan that is being moved: another time
         }
         pin.store(block.pinned(), Release); // [last use]
+        crash::point("repair.pinned");
         fence(SeqCst); // [pin/displacement]
         // [table]
         if region.table(number).load(Acquire) == word {
             settle(attachment, region, sequence, geometry.slot(block, sequence), revoke);
         }
+        crash::point("repair.settled");
         pin.store(0, Release); // [last use]
     }
     let _ = repair.compare_exchange(asked, 0, Relaxed, Relaxed); // a newer wish stays

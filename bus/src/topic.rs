@@ -10,6 +10,7 @@ use shmbus_sys::{clock, membarrier};
 
 use crate::atomics::{Acquire, Relaxed, Release};
 use crate::bell::Barrier;
+use crate::crash;
 use crate::directory::{self, DATA, Directory, Draft, TOPIC, TopicName};
 use crate::error::{AttachError, CreateError, OpenError, RemoveError};
 use crate::header;
@@ -253,6 +254,7 @@ impl<T: Payload + ?Sized> Topic<T> {
         };
         registry::activate(&region, participant.index, participant.generation, Kind::Publisher);
         region.control().subscribers_bell.0.ring(Barrier::Fence); // what was found committed
+        crash::point("takeover.rung");
         Ok(Publisher::new(participant, ring, shared, barrier))
     }
 
@@ -368,6 +370,7 @@ impl Directory {
             Err(_) => {} // corrupt or foreign, and the caller wants it gone
         }
         directory::remove_topic(parent.as_fd()).map_err(failed("remove it"))?;
+        crash::point("remove.emptied");
         let _ = directory::remove_leftovers(parent.as_fd());
         drop(parent);
         topic.prune(root.as_fd());
@@ -443,14 +446,18 @@ fn fill(
     let (header, control) = header::write(carried, geometry, options, instance, now_ns);
     shm::allocate(ctl.as_fd(), geometry.control_len())?;
     shm::write_all_at(ctl.as_fd(), bytemuck::bytes_of(&control), 0)?;
+    crash::point("create.ctl_written");
     debug_assert!(size_of_val(&control) as u64 <= CONTROL_OFFSET);
     let data = shm::create_at(draft.directory(), DATA, options.mode)?;
     shm::allocate(data.as_fd(), geometry.data_len())?;
+    crash::point("create.data_allocated");
     shm::write_all_at(data.as_fd(), bytemuck::bytes_of(&header), 0)?;
+    crash::point("create.header_written");
     let blocks = u64::from(geometry.blocks);
     let table: Vec<u64> = (0..blocks).map(|index| table::initial(index, blocks)).collect();
     shm::write_all_at(data.as_fd(), bytemuck::cast_slice(&table), TABLE_OFFSET)?;
     shm::write_all_at(data.as_fd(), carried.text().as_bytes(), geometry.schema_offset())?;
+    crash::point("create.table_written");
     let directory = draft.directory().try_clone_to_owned()?;
     draft.publish()?;
     Ok(directory)

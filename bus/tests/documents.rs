@@ -166,26 +166,95 @@ fn the_files_that_may_be_unsafe_are_those_of_the_document() {
     assert!(unused.is_empty(), "in docs/unsafe.md and allow no unsafe code: {unused:?}");
 }
 
-#[test]
-fn a_model_kills_at_every_crash_point() {
-    let models: String = sources(&["bus/src"])
-        .into_iter()
-        .filter(|source| is_model(&source.path))
-        .map(|source| source.text)
-        .collect();
-    let mut points = BTreeSet::new();
-    for Source { text, .. } in protocol() {
+/// The cells of the rows of the tables below a heading.
+fn rows(document: &str, heading: &str) -> Vec<Vec<String>> {
+    let section = document.split("\n## ").find(|section| section.starts_with(heading));
+    let lines = section.unwrap_or_else(|| panic!("there is no section {heading}")).lines();
+    let cells = |line: &str| line.split('|').map(|cell| cell.trim().to_owned()).collect();
+    let tables = lines.filter_map(|line| line.strip_prefix('|')?.strip_suffix('|'));
+    tables.map(cells).skip(2).collect()
+}
+
+/// What stands in backquotes.
+fn quoted(text: &str) -> Vec<String> {
+    text.split('`').skip(1).step_by(2).map(str::to_owned).collect()
+}
+
+/// The text of all sources below `folder` whose path begins so.
+fn texts(folder: &str, begin: &str) -> String {
+    let mut sources = sources(&[folder]);
+    sources.retain(|source| source.path.starts_with(begin));
+    sources.into_iter().map(|source| source.text).collect()
+}
+
+/// Crash points by the file that has them.
+fn crash_points() -> BTreeMap<String, String> {
+    let mut points = BTreeMap::new();
+    for Source { path, text } in protocol() {
         let calls = text.split("crash::point(\"").skip(1);
-        points.extend(calls.filter_map(|rest| rest.split('"').next()).map(str::to_owned));
+        let names = calls.filter_map(|rest| rest.split('"').next());
+        // Models have points of their own.
+        let names = names.filter(|_| !path.starts_with("bus/src/models"));
+        points.extend(names.map(|name| (name.to_owned(), path.clone())));
     }
-    assert!(!points.is_empty(), "no crash point was found");
-    let spared: Vec<_> = points
-        .iter()
-        .filter(|point| {
-            let quoted = format!("\"{point}\"");
-            // A model may have points of its own: naming one is not killing there.
-            models.matches(&quoted).count() == models.matches(&format!("point({quoted})")).count()
-        })
+    assert!(points.len() > 50, "only {} crash points were found", points.len());
+    points
+}
+
+#[test]
+fn every_crash_point_has_a_row_and_every_row_a_crash_point() {
+    let points: BTreeSet<String> = crash_points().into_keys().collect();
+    let documented = first_cells(&document("crash-matrix.md"), "The points");
+    let missing: Vec<_> = points.difference(&documented).collect();
+    let unused: Vec<_> = documented.difference(&points).collect();
+    assert!(missing.is_empty(), "in the code and not in docs/crash-matrix.md: {missing:?}");
+    assert!(unused.is_empty(), "in docs/crash-matrix.md and not in the code: {unused:?}");
+}
+
+#[test]
+fn every_crash_point_has_a_test_of_real_processes() {
+    let matrix = document("crash-matrix.md");
+    let tests = texts("bus/tests", "bus/tests/crash");
+    let functions: BTreeMap<String, Vec<String>> = rows(&matrix, "What each test does")
+        .into_iter()
+        .map(|row| (row[0].clone(), quoted(&row[1])))
         .collect();
-    assert!(spared.is_empty(), "no model kills at {spared:?}");
+    for function in functions.values().flatten() {
+        assert!(tests.contains(&format!("fn {function}(")), "there is no test {function}");
+        assert!(tests.contains(&format!("::{function},")), "the test {function} is not run");
+    }
+    for row in rows(&matrix, "The points") {
+        let [point, who, seen, repaired, test, _] = &row[..] else { panic!("{row:?}") };
+        let name = point.trim_matches('`');
+        let is_complete = [who, seen, repaired, test].iter().all(|cell| !cell.is_empty());
+        assert!(is_complete, "the row of {point} is not complete");
+        for test in test.split(", ") {
+            assert!(functions.contains_key(test), "{point}: there is no test {test}");
+        }
+        let is_named = [format!("\"{name}\""), format!("\"{name}:")];
+        assert!(is_named.iter().any(|name| tests.contains(name)), "no test goes to {point}");
+    }
+}
+
+#[test]
+fn a_model_kills_where_the_matrix_says_so() {
+    let models = texts("bus/src", "bus/src/models");
+    let points = crash_points();
+    let mut killed = 0;
+    for row in rows(&document("crash-matrix.md"), "The points") {
+        let (point, model) = (row[0].trim_matches('`'), &row[5]);
+        let publishes = ["bus/src/ring/exclusive.rs", "bus/src/ring/shared.rs"];
+        let needs = publishes.contains(&&*points[point]);
+        assert!(!needs || !model.is_empty(), "no model, and no reason for it: {point}");
+        for name in quoted(model).into_iter().filter(|name| !points.contains_key(name)) {
+            killed += 1;
+            assert!(models.contains(&format!("fn {name}(")), "{point}: there is no model {name}");
+            // A model may have points of its own: naming one is not killing there.
+            let kill = format!("\"{point}\"");
+            let kills =
+                models.matches(&kill).count() > models.matches(&format!("point({kill})")).count();
+            assert!(kills, "no model kills at {point}");
+        }
+    }
+    assert!(killed >= 10, "only {killed} models were found");
 }

@@ -55,6 +55,16 @@ fn shared_publisher_killed_with_a_block_opened() {
     shared_publisher_killed("open.exchanged");
 }
 
+#[test]
+fn shared_publisher_killed_with_a_block_pinned() {
+    shared_publisher_killed("claim.pinned");
+}
+
+#[test]
+fn shared_publisher_killed_with_a_claim_taken_back() {
+    shared_publisher_killed("commit.unclaimed");
+}
+
 /// Revocation comes at any moment of a publish: the message is received once, at this sequence or at another.
 #[test]
 fn revoke_against_commit() {

@@ -19,6 +19,7 @@ fn takeover(point: &'static str) {
         let theirs = Arc::clone(&region);
         let feeds = thread::spawn(move || {
             crash::killed_at(point, || publish(&mut ring, &theirs)); // whatever came of it
+            crash::killed_at("takeover.counted", || publisher(&theirs)); // and its successor
             let mut next = publisher(&theirs);
             for _ in 0..2 {
                 match publish(&mut next, &theirs) {
@@ -51,6 +52,11 @@ fn takeover_of_a_publisher_killed_with_a_payload_written() {
 #[test]
 fn takeover_of_a_publisher_killed_with_a_message_stamped() {
     takeover("commit.stamped");
+}
+
+#[test]
+fn takeover_of_a_publisher_killed_with_a_message_counted() {
+    takeover("commit.counted");
 }
 
 /// A lossy reader that is lapped behind a publisher that died between the table and the head gets on by itself.

@@ -63,6 +63,7 @@ impl ExclusiveRing {
             head += 1;
         }
         region.head().store(head, Release); // [stream position]
+        crash::point("takeover.counted");
         let (block, block_end) = match open {
             Some((number, block)) if number == geometry.number(head) => {
                 (block, (number + 1) * geometry.block_len)
@@ -99,6 +100,7 @@ impl ExclusiveRing {
     pub(crate) fn commit(&mut self, region: &Region, len: u32, timestamp_ns: Option<u64>) -> u64 {
         let sequence = self.stamp(region, len, timestamp_ns);
         self.show_head(region);
+        crash::point("commit.counted");
         sequence
     }
 
@@ -139,6 +141,7 @@ impl ExclusiveRing {
         }
         let displaced = table::physical(old, geometry)?;
         let block = self.spares.take(region)?;
+        crash::point("open.chosen");
         entry.store(table::word(number, block), Release); // [table]: the stamps of the displaced block, by its late readers
         crash::point("open.stored");
         self.spares.freed(displaced);

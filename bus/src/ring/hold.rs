@@ -6,6 +6,7 @@
 
 use super::Block;
 use crate::atomics::{AcqRel, Acquire, AtomicU32, Relaxed, Release, SeqCst, fence};
+use crate::crash;
 use crate::layout::{Entry, HOLD_CELLS};
 use crate::region::{EntryIndex, Region};
 use crate::registry::State;
@@ -45,7 +46,9 @@ impl Holds {
         let cell = free.next().ok_or(OverBudget)?;
         self.samples[cell].store(1, Relaxed);
         entry.holds[cell].store(pinned, Release); // [last use]: reads through the cell's former block
+        crash::point("hold.cell_stored");
         entry.held.fetch_or(1 << cell, Release); // [hold]: the cell, by whoever sees the pin moved
+        crash::point("hold.shown");
         fence(SeqCst); // [budget]: of two that hold at once, one sees the other
         if held_blocks(region) > region.geometry().hold_blocks {
             self.release(entry, cell);
@@ -77,6 +80,7 @@ impl Holds {
         // [hold cell]: the reads of every thread that shared it
         if self.samples[cell].fetch_sub(1, AcqRel) == 1 {
             entry.held.fetch_and(!(1 << cell), Release); // [last use], [hold cell]
+            crash::point("hold.released");
         }
     }
 }

@@ -12,6 +12,7 @@ use core::cmp::Ordering;
 
 use super::{Corrupt, SlotAt, abandoned_stamp, checked, message_stamp, table};
 use crate::atomics::{Acquire, Relaxed, Release, SeqCst, fence};
+use crate::crash;
 use crate::layout::Entry;
 use crate::region::{EntryIndex, Region};
 use crate::registry::{self, Kind, State};
@@ -100,6 +101,7 @@ impl Reader {
             let sequence = first(region, start)?.max(floor);
             let mut reader = Reader::at(region, index, sequence)?;
             entry.cursor.store(sequence, Release); // [cursor]
+            crash::point("join.cursor_shown");
             if attempt == 0 {
                 registry::activate(region, index, generation, Kind::Reliable);
             }
@@ -113,6 +115,7 @@ impl Reader {
                 Ordering::Greater => false,
             };
             if attached {
+                crash::point("join.pinned");
                 reader.reliable = true;
                 reader.cursor = sequence;
                 reader.missed = 0;
@@ -320,11 +323,14 @@ impl Reader {
         }
         let block = table::physical(word, geometry)?;
         entry.pin.store(block.pinned(), Release); // [last use]: of the block that was pinned; [hold]
+        crash::point("enter.pinned");
         if self.reliable {
             self.cursor = self.sequence;
             entry.cursor.store(self.cursor, Release); // [cursor]: everything below was received, and the pin has moved
+            crash::point("enter.cursor_shown");
         }
         fence(SeqCst); // [pin/displacement]: an opening that does not see the pin is seen here; [cursor/publisher]
+        crash::point("enter.fenced");
         let again = region.table(number).load(Acquire); // [table]
         if again != word {
             entry.pin.store(0, Release); // [last use]: nothing was read
@@ -341,6 +347,7 @@ impl Reader {
         entry.missed.store(self.missed, Relaxed);
         self.slot = geometry.slot(block, self.sequence);
         self.block_end = (number + 1) * geometry.block_len;
+        crash::point("enter.done");
         Ok(Entered::Pinned)
     }
 
@@ -370,6 +377,7 @@ impl Reader {
         if self.reliable && self.cursor != self.sequence {
             self.cursor = self.sequence;
             entry.cursor.store(self.cursor, Release); // [cursor]
+            crash::point("idle.cursor_shown");
             entry.position.store(self.cursor, Relaxed);
             fence(SeqCst); // [cursor/publisher]
             region.control().publishers_bell.0.ring_after_fence();
@@ -384,6 +392,7 @@ impl Reader {
         }
         let resume = resume_after(region, self.sequence, word)?;
         self.miss(resume - self.sequence);
+        crash::point("lapped.counted");
         self.block_end = self.sequence;
         Ok(Entered::Lapped)
     }

@@ -102,6 +102,7 @@ impl SharedRing {
         let block = table::physical(word, region.geometry())?;
         entry.pin.store(block.pinned(), Release); // [last use]: of the block that was pinned
         fence(Release); // [observed]: what stood in this block had left the table before I write there
+        crash::point("claim.pinned");
         self.pinned = Some((number, block));
         Ok(Some(block))
     }
@@ -130,6 +131,7 @@ impl SharedRing {
             return if behind { Ok(None) } else { Err(Corrupt::NoSpare.into()) };
         };
         let new = table::word(number, geometry.block(u64::from(spare))?);
+        crash::point("open.proven");
         // [table]: the scan above, for whoever writes into the block; the stamps of the displaced one
         let word = match entry.compare_exchange(old, new, AcqRel, Acquire) {
             Ok(_) => new,
@@ -157,12 +159,14 @@ impl SharedRing {
         crash::point("commit.exchanged");
         // [claim]: the stamp, by whoever sees no claim
         region.entry(self.index).claim.store(0, Release);
+        crash::point("commit.unclaimed");
         if committed { Ok(claim.sequence) } else { Err(Revoked) }
     }
 
     /// Gives a taken sequence up: a loan that was dropped. Readers go past it.
     pub(crate) fn abandon(&mut self, region: &Region, claim: Claim) {
         stamp(region, claim, abandoned_stamp(claim.sequence));
+        crash::point("loan.dropped");
         region.entry(self.index).claim.store(0, Release); // [claim]
     }
 
@@ -171,11 +175,13 @@ impl SharedRing {
         let block = region.geometry().block_of(claim.slot);
         // Before the pin moves, which is read first.
         region.entry(self.index).second_pin.store(block.pinned(), Release); // [last use], [hold]
+        crash::point("move.kept");
     }
 
     /// The message of a revoked claim was moved.
     pub(crate) fn let_go(&self, region: &Region) {
         region.entry(self.index).second_pin.store(0, Release); // [last use]
+        crash::point("move.let_go");
     }
 
     /// Whether a claim is to be had without waiting; for a publisher that is about to sleep.
@@ -231,6 +237,7 @@ pub(crate) fn settle(
     crash::point("abandon.decided");
     // [message]: nothing to be read behind it
     let _ = word.compare_exchange(old, abandoned_stamp(sequence), Relaxed, Relaxed);
+    crash::point("abandon.stamped");
     true
 }
 

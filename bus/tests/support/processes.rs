@@ -85,12 +85,23 @@ impl Stage {
 
     /// Another process, in a role.
     pub(crate) fn spawn(&self, role: &'static str, numbers: &[u64]) -> Process {
+        self.spawn_with(role, numbers, &[])
+    }
+
+    /// Another process, in a role, with more in its environment.
+    pub(crate) fn spawn_with(
+        &self,
+        role: &'static str,
+        numbers: &[u64],
+        environment: &[(&str, &str)],
+    ) -> Process {
         beat();
         let mut living = LIVING.lock().unwrap_or_else(PoisonError::into_inner);
         let child = Command::new(std::env::current_exe().unwrap())
             .args([ROLE, role])
             .arg(self.root.path())
             .args(numbers.iter().map(u64::to_string))
+            .envs(environment.iter().copied())
             .spawn()
             .unwrap();
         living.push(child.id() as i32);
@@ -264,6 +275,14 @@ impl Process {
         assert!(status.is_some_and(|status| status.stopped()), "{} has ended", self.role);
         rustix::process::waitid(WaitId::Pid(self.pid()), stop).unwrap();
         beat();
+    }
+
+    /// Whether it has neither ended nor been stopped.
+    #[allow(dead_code)] // not every program asks
+    pub(crate) fn is_running(&self) -> bool {
+        let look = WaitIdOptions::STOPPED | WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+        let status = rustix::process::waitid(WaitId::Pid(self.pid()), look | WaitIdOptions::NOHANG);
+        status.unwrap().is_none()
     }
 
     pub(crate) fn go_on(&self) {
