@@ -1,18 +1,20 @@
 //! `#[derive(Message)]` and `#[derive(MessageEnum)]` of shmbus. Use them as `shmbus::Message` and `shmbus::MessageEnum`.
 //!
-//! What is wrong with the source is said here, at the field where it is; what depends on the layout (implicit padding) is found when the constants of
-//! the message are evaluated: `shmbus::Kind::of_struct`.
+//! What is wrong with the source is said here, at the field where it is. Padding is found here where all fields are numbers, arrays and texts;
+//! else, and in any case, when the constants of the message are evaluated: `shmbus::Kind::of_struct`.
+
+mod fields;
 
 use proc_macro2::{Span, TokenStream};
 use quote::quote;
 use syn::punctuated::Punctuated;
 use syn::spanned::Spanned;
-use syn::{
-    Attribute, Data, DeriveInput, Error, Fields, Ident, LitInt, LitStr, Result, Token, Type,
-};
+use syn::{Attribute, Data, DeriveInput, Error, Fields, Ident, LitInt, LitStr, Result, Token};
 
 /// Longest name of a message, in bytes; as in `shmbus`.
 const NAME_MAX: usize = 120;
+/// Largest alignment of a message; as in `shmbus`.
+const ALIGN_MAX: u64 = 4096;
 
 /// Describes a `#[repr(C)]` struct with named fields: name, version, fields and layout hash.
 ///
@@ -73,7 +75,8 @@ fn message(input: &DeriveInput) -> Result<TokenStream> {
             "a message has no parameters: its layout is shared with other programs",
         ));
     }
-    wrong.add_all(check_struct_repr(input));
+    let align = check_struct_repr(input);
+    let align = align.map_err(|error| wrong.add(error)).unwrap_or(1);
     let attributes = Attributes::of(input, &mut wrong);
     let mut entries = Vec::new();
     for field in fields {
@@ -85,7 +88,7 @@ fn message(input: &DeriveInput) -> Result<TokenStream> {
                 "the name of a field is made of ASCII letters, digits and `_`",
             ));
         }
-        wrong.add_all(check_type(name, &field.ty));
+        wrong.add_all(fields::check_type(name, &field.ty));
         let ty = &field.ty;
         entries.push(quote! {
             ::shmbus::__derive::Field::new(
@@ -96,6 +99,7 @@ fn message(input: &DeriveInput) -> Result<TokenStream> {
         });
     }
     wrong.end()?;
+    fields::check_padding(ident, fields, align)?;
     let (name, version) = (attributes.name, attributes.version);
     Ok(quote! {
         #[automatically_derived]
@@ -249,17 +253,24 @@ impl Attributes {
     }
 }
 
-fn check_struct_repr(input: &DeriveInput) -> Result<()> {
+/// The alignment that the `repr` asks for.
+fn check_struct_repr(input: &DeriveInput) -> Result<u64> {
     let reprs = reprs(&input.attrs)?;
+    let mut align = 1;
     let refuse = |span, what: &str| Err(Error::new(span, what));
     for (name, span) in &reprs {
         if name.starts_with("packed") {
             return refuse(*span, "a message is not packed: its fields are read by reference");
         }
-        if let Some(align) = name.strip_prefix("align(").and_then(|rest| rest.strip_suffix(')'))
-            && align.parse::<u64>().is_ok_and(|align| align > 4096)
-        {
-            return refuse(*span, "a message is not aligned to more than 4096, the size of a page");
+        let aligned = name.strip_prefix("align(").and_then(|rest| rest.strip_suffix(')'));
+        if let Some(given) = aligned.and_then(|given| given.parse::<u64>().ok()) {
+            if given > ALIGN_MAX {
+                return refuse(
+                    *span,
+                    "a message is not aligned to more than 4096, the size of a page",
+                );
+            }
+            align = align.max(given);
         }
     }
     if !reprs.iter().any(|(name, _)| name == "C") {
@@ -269,7 +280,7 @@ fn check_struct_repr(input: &DeriveInput) -> Result<()> {
         );
         return refuse(input.ident.span(), &what);
     }
-    Ok(())
+    Ok(align)
 }
 
 /// The words of all `#[repr(...)]`, without spaces.
@@ -291,50 +302,6 @@ impl syn::parse::Parse for TokenTrees {
         let meta: syn::Meta = input.parse()?;
         let span = meta.span();
         Ok(TokenTrees(quote!(#meta).to_string().replace(' ', ""), span))
-    }
-}
-
-/// Refuses the types that two processes cannot share. What else is not a message is the compiler's to say.
-fn check_type(field: &Ident, ty: &Type) -> Result<()> {
-    let refuse = |why: &str| Err(Error::new_spanned(ty, format!("field `{field}`: {why}")));
-    const POINTER: &str = "an address means nothing in another process; put the data itself here, as an array or a message";
-    match ty {
-        Type::Array(array) => check_type(field, &array.elem),
-        Type::Group(group) => check_type(field, &group.elem),
-        Type::Paren(paren) => check_type(field, &paren.elem),
-        Type::Ptr(_) | Type::Reference(_) | Type::FnPtr(_) => refuse(POINTER),
-        Type::Slice(_) => refuse("a field has one size: use an array, or a topic of slices"),
-        Type::Tuple(_) => {
-            refuse("the layout of a tuple is not fixed: use a struct that derives `Message`")
-        }
-        Type::Path(path) => {
-            let Some(last) = path.path.segments.last() else { return Ok(()) };
-            match last.ident.to_string().as_str() {
-                "usize" => refuse("its size depends on the machine: use `u64` or `u32`"),
-                "isize" => refuse("its size depends on the machine: use `i64` or `i32`"),
-                "bool" => refuse(
-                    "not every byte is a `bool`: use `shmbus::Bool`, which is checked when it is read",
-                ),
-                "char" => refuse("not every number is a `char`: use `u32`, or `shmbus::FixedStr`"),
-                "u128" => refuse("few tools know 128 bits: use `[u64; 2]`"),
-                "i128" => refuse("few tools know 128 bits: use `[u64; 2]`"),
-                "String" | "str" => refuse(
-                    "text lives elsewhere in memory: use `shmbus::FixedStr<N>`, which holds it",
-                ),
-                "Vec" => refuse(
-                    "its elements live elsewhere in memory: use an array, or a topic of slices",
-                ),
-                "Box" | "Rc" | "Arc" | "NonNull" | "NonZero" if last.ident != "NonZero" => {
-                    refuse(POINTER)
-                }
-                "NonZero" => refuse("0 would be an invalid value: use the plain integer"),
-                "Option" => refuse(
-                    "its layout is not fixed: use a value that means none, or a `Bool` beside it",
-                ),
-                _ => Ok(()),
-            }
-        }
-        _ => Ok(()),
     }
 }
 
