@@ -8,7 +8,8 @@ use core::fmt;
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::message::{Field, Kind, Message, Scalar, Variant};
+use crate::kind::{Kind, Scalar, Variant};
+use crate::message::{Field, Message};
 
 /// Text of up to `N` bytes of UTF-8, followed by NUL bytes.
 ///

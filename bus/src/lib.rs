@@ -59,7 +59,7 @@
 //! | `recovery`, `repair` | what is done for the dead, and for those who stand still |
 //! | `lock`, `sweep` | one does it for all: the recovery lock, and who sweeps when |
 //! | `participant`, `directory` | leases and entries; where topics live |
-//! | `message`, `checked`, `schema` | what messages are: at compile time; field types checked on reading; at run time, as text, for tools |
+//! | `message`, `kind`, `checked`, `schema` | what messages are: at compile time; field types checked on reading; at run time, as text, for tools |
 //! | `raw` | messages without their type |
 //! | `internals` | what this project's own tests and fuzz targets need beside it; no part of what it promises |
 //! | `topic`, `options`, `publisher`, `loan`, `subscriber`, `sample`, `batch`, `observer`, `wait`, `stats`, `error` | the public face |
@@ -91,6 +91,8 @@ mod header;
 #[cfg(all(feature = "internals", not(loom)))]
 #[doc(hidden)]
 pub mod internals;
+#[cfg(not(loom))]
+mod kind;
 #[cfg(not(loom))]
 mod loan;
 #[cfg(not(loom))]
@@ -134,8 +136,9 @@ pub use self::{
     checked::{Bool, Enum, EnumRepr, FixedStr, MessageEnum, TextError, UnknownValue},
     directory::Directory,
     error::*,
+    kind::{EnumKind, Kind, Scalar, StructKind, Variant},
     loan::Loan,
-    message::{EnumKind, Field, Kind, Message, Scalar, StructKind, Variant},
+    message::{Field, Message},
     observer::{Observed, Observer},
     options::{Memory, Publishers, TopicOptions, Wake},
     payload::Payload,
@@ -157,7 +160,8 @@ pub use shmbus_derive::{Message, MessageEnum};
 #[cfg(not(loom))]
 #[doc(hidden)]
 pub mod __derive {
-    pub use crate::message::{Field, Kind, Variant};
+    pub use crate::kind::{Kind, Variant};
+    pub use crate::message::Field;
 }
 
 /// As which the derive macros name this crate.

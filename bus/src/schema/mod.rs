@@ -17,7 +17,8 @@ pub(crate) use self::compare::side_by_side;
 pub use self::parse::SchemaError;
 pub(crate) use self::parse::TEXT_MAX;
 pub use self::value::{DecodeError, EncodeError, Value};
-use crate::message::{FNV_OFFSET, Kind, Message, Scalar, feed_number, feed_text};
+use crate::kind::{FNV_OFFSET, Kind, Scalar, feed_number, feed_text};
+use crate::message::Message;
 
 /// First line of a schema's text.
 const FIRST_LINE: &str = "shmbus-schema 1";

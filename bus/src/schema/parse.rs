@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::{Definition, EnumType, FIRST_LINE, FieldType, Schema, StructType, Type, find};
-use crate::message::{
+use crate::kind::{
     ALIGN_MAX, DIMENSIONS_MAX, NAME_MAX, NESTING_MAX, SIZE_MAX, Scalar, is_type_name,
 };
 

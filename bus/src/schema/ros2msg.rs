@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::fmt::Write;
 
 use super::{Schema, StructType, Type};
-use crate::message::Scalar;
+use crate::kind::Scalar;
 
 /// Between definitions, as rosbag2 and MCAP have it.
 const RULE: &str =

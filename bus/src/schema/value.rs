@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::{EnumType, FieldType, Schema, Type};
 use crate::checked::text_of;
-use crate::message::Scalar;
+use crate::kind::Scalar;
 
 /// A message, or a part of one, without its type.
 #[derive(Clone, Debug, PartialEq)]
