@@ -31,10 +31,10 @@ enum Measurement {
         #[arg(long, default_value_t = 9)]
         rounds: usize,
     },
-    /// Cost of a message published in batches of 256. Figure: publish one by one / publish_all
+    /// Cost of a message published in batches of 256. Figure: one by one / in batches, where a ring has a fence
     PublishAll {
         /// Rounds; each measures both
-        #[arg(long, default_value_t = 9)]
+        #[arg(long, default_value_t = 1001)]
         rounds: usize,
     },
     /// Round trip of 48 bytes between two processes that poll. Figure: round trip / cache-line ping-pong

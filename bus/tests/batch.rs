@@ -271,3 +271,22 @@ fn a_subscriber_that_begins_in_the_middle_of_a_batch_finds_it_whole() {
     assert_eq!(subscriber.for_each_available(|sample| seen.push(*sample)), Ok(3));
     assert_eq!(seen, [11, 12, 13]);
 }
+
+#[test]
+fn a_batch_that_waits_for_a_reliable_subscriber_has_told_of_all_that_it_has_published() {
+    let (_path, directory) = directory();
+    let topic = topic(&directory);
+    let mut subscriber = topic.subscriber(Delivery::Reliable).unwrap();
+    let mut publisher = topic.publisher().unwrap();
+    let feed = std::thread::spawn(move || publisher.publish_all(&messages(0..300)));
+    let begin = std::time::Instant::now();
+    while topic.info().head < 128 {
+        assert!(begin.elapsed() < Duration::from_secs(60), "head {}", topic.info().head);
+        std::thread::yield_now();
+    }
+    assert_eq!(topic.info().head, 128, "a ring full");
+    for message in 0..300 {
+        assert_eq!(*subscriber.receive().unwrap(), message);
+    }
+    assert_eq!(feed.join().unwrap(), Ok(0));
+}

@@ -163,10 +163,14 @@ fn observe_against_takeover() {
         let first = thread::spawn(move || {
             publish(&mut ring, &theirs); // displaces block 0
             ring.open(&theirs).expect("nobody is waited for"); // in its place
-            thread::spawn(move || publish(&mut publisher(&theirs), &theirs)).join().unwrap();
+        });
+        let theirs = Arc::clone(&region);
+        let second = thread::spawn(move || {
+            first.join().unwrap();
+            publish(&mut publisher(&theirs), &theirs);
         });
         see(&mut watcher, &region);
-        first.join().unwrap();
+        second.join().unwrap();
         drain(&mut watcher, &region, 4);
     });
 }
@@ -184,15 +188,19 @@ fn observe_against_a_block_that_another_opened() {
         see(&mut watcher, &region);
         // The physical block of block 0 is displaced by block 2 and has block 3 next, whose second sequence is the other's.
         let theirs = Arc::clone(&region);
-        let feed = thread::spawn(move || {
-            let [mut opens, mut writes] = rings;
+        let [mut opens, mut writes] = rings;
+        let first = thread::spawn(move || {
             for _ in 0..3 {
                 publish_shared(&mut opens, &theirs);
             }
-            thread::spawn(move || publish_shared(&mut writes, &theirs)).join().unwrap();
+        });
+        let theirs = Arc::clone(&region);
+        let second = thread::spawn(move || {
+            first.join().unwrap();
+            publish_shared(&mut writes, &theirs);
         });
         see(&mut watcher, &region);
-        feed.join().unwrap();
+        second.join().unwrap();
         drain(&mut watcher, &region, 8);
     });
 }

@@ -4,7 +4,7 @@
 //! word = table; names the block?  stamp == (sequence, message)?  copy len, time, payload;  fence;  table == word: it is a message
 //! ```
 //!
-//! A publisher writes into a block again only after the block has left the table, and after a fence. So whoever copied a byte
+//! A publisher writes into a block again only after the block has left the table, and after a fence of its own. So whoever copied a byte
 //! of what was written later finds, behind its own fence, that the table word has changed: the copy is thrown away and the watcher was
 //! lapped. The words are copied by atomic loads; nothing ever refers to them as plain memory.
 
