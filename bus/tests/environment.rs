@@ -13,6 +13,8 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 
 use shmbus::{CreateError, Delivery, Directory, OpenError, Topic, TopicOptions};
 
+#[path = "environment/crashes.rs"]
+mod crashes;
 #[path = "environment/directories.rs"]
 mod directories;
 #[path = "environment/file_systems.rs"]
@@ -70,6 +72,8 @@ fn a_process_started_by_another_test_plays_its_role() {
         "on a disk" => file_systems::play_on_a_disk(&path),
         "descriptors" => play_descriptors(&path),
         "cycles" => play_cycles(&path),
+        "crashing subscriber" => crashes::play_crashing_subscriber(&path),
+        "crashing publisher" => crashes::play_crashing_publisher(&path),
         "opener" => together::play_opener(&path),
         "churner" => together::play_churner(&path),
         "inherited" => forks::play_inherited(&path),

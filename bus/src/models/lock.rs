@@ -99,11 +99,30 @@ fn model(f: impl Fn() + Send + Sync + 'static) {
     loom::model::Builder::new().check(f);
 }
 
-/// Of three threads: two preemptions at most, for more take very long.
-fn model_of_three(f: impl Fn() + Send + Sync + 'static) {
-    let mut model = loom::model::Builder::new();
-    model.preemption_bound = Some(model.preemption_bound.map_or(2, |bound| bound.min(2)));
-    model.check(f);
+/// Two that come while a third one is in, which ends or dies in there. One preemption: with more it takes hours.
+fn two_locks_behind_one_inside(dies: bool) {
+    let mut bounds = loom::model::Builder::new();
+    bounds.preemption_bound = Some(bounds.preemption_bound.map_or(1, |bound| bound.min(1)));
+    bounds.check(move || {
+        let place = Place::new();
+        TID.with(|tid| tid.set(10));
+        let mut others = Vec::new();
+        let section = |_| {
+            others.extend([1, 2].map(|number| {
+                let theirs = Arc::clone(&place);
+                thread::spawn(move || u32::from(theirs.enter(number)))
+            }));
+            crash::point("model.inside"); // where it is to die
+            place.count();
+        };
+        let point = if dies { "model.inside" } else { "nowhere" };
+        let first = || place.lock().lock_until(me(0), FOREVER, |_| false, section);
+        assert_eq!(crash::killed_at(point, first).is_none(), dies);
+        place.gone.fetch_or(u64::from(dies), Release);
+        let told: u32 = others.into_iter().map(|other| other.join().unwrap()).sum();
+        assert_eq!(told, u32::from(dies));
+        assert_eq!(place.count(), 4 - u64::from(dies));
+    });
 }
 
 #[test]
@@ -118,21 +137,15 @@ fn lock_against_lock() {
     });
 }
 
-/// Three, of which the second and third may both sleep: who is woken leaves the other one to be woken in its turn.
+/// Both may sleep: who is woken leaves the other one to be woken in its turn.
 #[test]
-fn lock_against_lock_and_lock() {
-    model_of_three(|| {
-        let place = Place::new();
-        let others = [1, 2].map(|number| {
-            let theirs = Arc::clone(&place);
-            thread::spawn(move || assert!(!theirs.enter(number)))
-        });
-        assert!(!place.enter(0));
-        for other in others {
-            other.join().unwrap();
-        }
-        assert_eq!(place.count(), 4);
-    });
+fn two_locks_behind_one() {
+    two_locks_behind_one_inside(false);
+}
+
+#[test]
+fn two_locks_behind_one_that_is_killed_inside() {
+    two_locks_behind_one_inside(true);
 }
 
 /// Whoever tries and does not get it has not been in, and sees who is.
@@ -187,23 +200,6 @@ fn lock_behind_one_that_is_killed_when_it_owns_it_no_more() {
 #[test]
 fn lock_behind_one_that_is_killed_before_it_wakes() {
     lock_behind_one_that_is_killed("unlock.word", false, 1);
-}
-
-/// Two behind one that is killed inside: one of them is told, and the other one is woken too.
-#[test]
-fn two_locks_behind_one_that_is_killed_inside() {
-    model_of_three(|| {
-        let place = Place::new();
-        let theirs = Arc::clone(&place);
-        let victim = thread::spawn(move || theirs.enter_and_die(1, "lock.owner"));
-        let theirs = Arc::clone(&place);
-        let other = thread::spawn(move || u32::from(theirs.enter(2)));
-        let told = u32::from(place.enter(0));
-        victim.join().unwrap();
-        let told = told + other.join().unwrap() + u32::from(place.enter(0));
-        assert_eq!(told, 1);
-        assert_eq!(place.count(), 4);
-    });
 }
 
 /// A thread of another pid namespace, with the id of who may be in, is killed while it tries: the kernel says that the owner died. It lives, and nobody
