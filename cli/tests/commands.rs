@@ -365,6 +365,22 @@ fn info_shows_who_takes_part_and_what_the_memory_is_for() {
     let done = place.run(&["info", "t", "--json"]).ok();
     let info: Value = serde_json::from_str(done.text()).unwrap();
     assert_eq!(info["participants"], Value::Array(Vec::new()));
+    assert_eq!((&info["deaths"], &info["last_death"]), (&0.into(), &Value::Null));
+}
+
+#[test]
+fn info_shows_how_many_were_found_dead_and_the_last_of_them() {
+    let place = Place::new();
+    published(&place, "t", "a\n");
+    let mut echo = echoing(&place, &["--reliable"]);
+    let pid = echo.pid();
+    drop(echo); // kills it
+    published(&place, "t", "b\n"); // who joins finds it
+    let done = place.run(&["info", "t", "--json"]).ok();
+    let info: Value = serde_json::from_str(done.text()).unwrap();
+    assert_eq!((&info["deaths"], &info["last_death"]["pid"]), (&1.into(), &pid.into()));
+    let done = place.run(&["info", "t"]).ok();
+    assert!(done.text().contains(&format!("pid {pid}")), "{}", done.text());
 }
 
 #[test]
