@@ -74,6 +74,7 @@ mod lock;
 mod recovery;
 mod region;
 mod registry;
+mod repair;
 mod ring;
 
 #[cfg(not(loom))]
@@ -111,8 +112,6 @@ mod payload;
 mod publisher;
 #[cfg(not(loom))]
 mod raw;
-#[cfg(not(loom))]
-mod repair;
 #[cfg(not(loom))]
 mod sample;
 #[cfg(not(loom))]

@@ -105,10 +105,15 @@ impl Attachment {
         self.lease.is_held_by_another(lease_byte(index))
     }
 
-    /// Declares dead shared publishers dead. Whoever cannot be asked about counts as alive.
+    /// As [`Attachment::is_held`]; whoever cannot be asked about counts as alive.
+    pub(crate) fn lives(&self, index: EntryIndex) -> bool {
+        self.is_held(index).unwrap_or(true)
+    }
+
+    /// Declares dead shared publishers dead.
     pub(crate) fn sweep_publishers(&self) -> u32 {
         let region = &*self.region;
-        recovery::sweep(region, region.publishers(), |index| self.is_held(index).unwrap_or(true))
+        recovery::sweep(region, region.publishers(), |index| self.lives(index))
     }
 
     /// Takes an entry of `candidates` whose lease is free, entries that nobody used last first. Also the owner before, where it is found

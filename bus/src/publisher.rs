@@ -318,7 +318,7 @@ impl<T: Payload + ?Sized> Publisher<T> {
             return Err(PublishError::Retired); // [notice]
         }
         if notices.repair.load(Acquire) != 0 && self.shared.is_some() {
-            repair::lend_a_hand(attachment, region, *index); // [notice]
+            repair::lend_a_hand(region, *index, |index| attachment.lives(index)); // [notice]
         }
         Ok(())
     }

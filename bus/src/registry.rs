@@ -68,12 +68,12 @@ impl State {
 /// Takes possession of an entry whose lease the caller has just taken. Whoever owned it before is ignored from here on.
 pub(crate) fn occupy(region: &Region, index: EntryIndex) -> u64 {
     let entry = region.entry(index);
-    let mut seen = entry.state.load(Acquire); // [entry]
+    let mut seen = entry.state.load(Relaxed); // the exchange acquires
     let generation = loop {
         let generation = State::of(seen).generation.wrapping_add(1) << 8 >> 8;
         let joining = State { generation, kind: Kind::Joining }.word();
         // Fails at most once: a prover may still declare the former owner dead.
-        match entry.state.compare_exchange(seen, joining, AcqRel, Acquire) {
+        match entry.state.compare_exchange(seen, joining, AcqRel, Relaxed) {
             Ok(_) => break generation, // [entry]
             Err(now) => seen = now,
         }

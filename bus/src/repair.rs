@@ -4,13 +4,16 @@
 //! the topic's `claim_timeout`. That is a stamp, for which `data` must be writable: a subscriber maps it so for this one exchange, and
 //! where it may not, it asks the publishers.
 
+#[cfg(not(loom))]
 use std::sync::Arc;
 
+#[cfg(not(loom))]
 use shmbus_sys::clock;
 
 use crate::atomics::{Acquire, Relaxed, Release, SeqCst, fence};
 use crate::bell::Barrier;
 use crate::crash;
+#[cfg(not(loom))]
 use crate::participant::Attachment;
 use crate::region::{EntryIndex, Region};
 use crate::registry::{self, State};
@@ -18,9 +21,11 @@ use crate::ring::shared::{self, Owner};
 use crate::ring::{SlotAt, table};
 
 /// How often who is stuck looks for the reason: 5 ms.
+#[cfg(not(loom))]
 pub(crate) const STALL_CHECK_NS: u64 = 5_000_000;
 
 /// What a subscriber knows about the sequence at which it is stuck.
+#[cfg(not(loom))]
 pub(crate) struct Stuck {
     sequence: u64,
     since_ns: u64,
@@ -30,6 +35,7 @@ pub(crate) struct Stuck {
     refused: bool,
 }
 
+#[cfg(not(loom))]
 impl Stuck {
     pub(crate) fn nowhere() -> Stuck {
         Stuck { sequence: u64::MAX, since_ns: 0, looked_ns: 0, writable: None, refused: false }
@@ -44,7 +50,9 @@ impl Stuck {
     /// open, and which no publisher looks after.
     pub(crate) fn is_lost(&self, attachment: &Attachment, sequence: u64, at: SlotAt) -> bool {
         let region = &*attachment.region;
-        shared::is_lost(region, sequence, at, |index| owner(attachment, region, index))
+        shared::is_lost(region, sequence, at, |index| {
+            owner(region, index, &mut |index| attachment.lives(index))
+        })
     }
 
     /// Whether the one who claims the sequence has had the topic's `claim_timeout`.
@@ -79,50 +87,57 @@ impl Stuck {
             }
         }
         match &self.writable {
-            Some(region) => settle(attachment, region, sequence, at, revoke),
+            Some(region) => settle(region, sequence, at, revoke, |index| attachment.lives(index)),
             None => {
-                let control = attachment.region.control();
-                let word = (sequence << 1 | u64::from(revoke)) + 1;
-                control.notices.0.repair.store(word, Release); // [notice]
-                crash::point("repair.wished");
-                control.publishers_bell.0.ring(Barrier::Fence);
+                ask(&attachment.region, sequence, revoke);
                 false
             }
         }
     }
 }
 
+/// Asks the publishers to settle `sequence`: by who may not write `data`.
+pub(crate) fn ask(region: &Region, sequence: u64, revoke: bool) {
+    let control = region.control();
+    let word = (sequence << 1 | u64::from(revoke)) + 1;
+    control.notices.0.repair.store(word, Release); // [notice]: that the sequence was taken, and its block
+    crash::point("repair.wished");
+    control.publishers_bell.0.ring(Barrier::Fence);
+}
+
 /// [`shared::settle`], with the kernel's word on who lives. Rings where it settled something.
-fn settle(
-    attachment: &Attachment,
+pub(crate) fn settle(
     region: &Region,
     sequence: u64,
     at: SlotAt,
     revoke: bool,
+    mut lives: impl FnMut(EntryIndex) -> bool,
 ) -> bool {
-    let owner = |index| owner(attachment, region, index);
-    let settled = shared::settle(region, sequence, at, revoke, owner);
+    let settled =
+        shared::settle(region, sequence, at, revoke, |index| owner(region, index, &mut lives));
     if settled {
         region.control().subscribers_bell.0.ring(Barrier::Fence);
     }
     settled
 }
 
-/// The kernel's word on who lives; a publisher that is gone is declared dead.
-fn owner(attachment: &Attachment, region: &Region, index: EntryIndex) -> Owner {
+/// Whether the owner of an entry lives, by the answer of `lives`; a publisher that is gone is declared dead.
+fn owner(region: &Region, index: EntryIndex, lives: &mut impl FnMut(EntryIndex) -> bool) -> Owner {
     let seen = State::of(region.entry(index).state.load(Acquire)); // [entry]
-    match attachment.is_held(index) {
-        Ok(false) => {
-            registry::declare_dead(region, index, seen);
-            Owner::IsGone
-        }
-        Ok(true) | Err(_) => Owner::Lives,
+    if lives(index) {
+        return Owner::Lives;
     }
+    registry::declare_dead(region, index, seen);
+    Owner::IsGone
 }
 
-/// What a publisher does for a subscriber that may not write `data`: `index` is its own entry.
+/// What a publisher does for a subscriber that may not write `data`: `index` is its own entry, and `lives` the kernel's word on others'.
 #[cold]
-pub(crate) fn lend_a_hand(attachment: &Arc<Attachment>, region: &Arc<Region>, index: EntryIndex) {
+pub(crate) fn lend_a_hand(
+    region: &Region,
+    index: EntryIndex,
+    lives: impl FnMut(EntryIndex) -> bool,
+) {
     let repair = &region.control().notices.0.repair;
     let asked = repair.load(Acquire); // [notice]
     let Some(wanted) = asked.checked_sub(1) else { return };
@@ -141,7 +156,7 @@ pub(crate) fn lend_a_hand(attachment: &Arc<Attachment>, region: &Arc<Region>, in
         fence(SeqCst); // [pin/displacement]
         // [table]
         if region.table(number).load(Acquire) == word {
-            settle(attachment, region, sequence, geometry.slot(block, sequence), revoke);
+            settle(region, sequence, geometry.slot(block, sequence), revoke, lives);
         }
         crash::point("repair.settled");
         pin.store(0, Release); // [last use]

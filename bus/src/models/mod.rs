@@ -12,6 +12,7 @@ mod hold;
 mod lock;
 mod observer;
 mod reliable;
+mod repair;
 mod reuse;
 mod shared;
 mod sleep;

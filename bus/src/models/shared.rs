@@ -4,9 +4,11 @@ use loom::sync::Arc;
 use loom::thread;
 
 use super::{
-    content, drain_shared, model, payload, publish_shared, receive, region_of, shared_lossy,
-    shared_publisher, write,
+    content, drain_shared, model, payload, publish_shared, reader_of, receive, region_of,
+    shared_lossy, shared_publisher, write,
 };
+use crate::atomics::Release;
+use crate::crash;
 use crate::ring::shared::{Owner, Revoked, settle};
 
 /// Two publishers, and a reader when both are done: each sequence once, nothing lost.
@@ -110,5 +112,32 @@ fn moving_a_revoked_loan_against_reuse() {
         }
         a.let_go(&region);
         others.join().unwrap();
+    });
+}
+
+/// What a reader read, the opener of a block sees in its scan; another publisher writes there, who knows of it by the table only.
+#[test]
+fn reading_against_reuse_by_another_than_the_opener() {
+    model(|| {
+        let region = region_of(1, 2, 1, 0);
+        let mut reader = shared_lossy(&region);
+        let mut a = shared_publisher(&region, 0);
+        let mut b = shared_publisher(&region, 1);
+        publish_shared(&mut a, &region).unwrap();
+        let (at, sequence) = receive(&mut reader, &region).unwrap(); // pinned
+        publish_shared(&mut a, &region).unwrap();
+        publish_shared(&mut a, &region).unwrap(); // displaced
+        let theirs = Arc::clone(&region);
+        let reading = thread::spawn(move || {
+            assert_eq!(payload(&theirs, at), content(sequence), "overwritten while pinned");
+            theirs.entry(reader_of(&theirs)).pin.store(0, Release);
+        });
+        let theirs = Arc::clone(&region);
+        let opening = thread::spawn(move || {
+            crash::killed_at("open.exchanged", || a.claim(&theirs).is_ok());
+        });
+        publish_shared(&mut b, &region).unwrap();
+        reading.join().unwrap();
+        opening.join().unwrap();
     });
 }

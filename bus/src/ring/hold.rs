@@ -47,7 +47,7 @@ impl Holds {
         self.samples[cell].store(1, Relaxed);
         entry.holds[cell].store(pinned, Release); // [last use]: reads through the cell's former block
         crash::point("hold.cell_stored");
-        entry.held.fetch_or(1 << cell, Release); // [hold]: the cell, by whoever sees the pin moved
+        entry.held.fetch_or(1 << cell, Relaxed); // seen with the cell by whoever sees the pin moved: [hold] in `Reader::enter`
         crash::point("hold.shown");
         fence(SeqCst); // [budget]: of two that hold at once, one sees the other
         if held_blocks(region) > region.geometry().hold_blocks {

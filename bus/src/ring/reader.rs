@@ -125,7 +125,7 @@ impl Reader {
             // Room to arrive, and more of it the longer it takes.
             let ahead = u64::from(attempt).min(u64::from(geometry.blocks) / 2);
             floor = (number + 1 + ahead) * geometry.block_len;
-            floor = floor.min(checked(region.head().load(Acquire))?.max(sequence)); // [stream position]
+            floor = floor.min(checked(region.head().load(Relaxed))?.max(sequence)); // a hint: `first` acquires
         }
         Err(Corrupt::Stream)
     }
@@ -450,7 +450,8 @@ pub(crate) fn first(region: &Region, start: Start) -> Result<u64, Corrupt> {
     let blocks = u64::from(geometry.blocks);
     let oldest = match number.checked_sub(blocks) {
         // The block of the head is not open yet, so that the one before all others is still there.
-        Some(oldest) if table::age(region.table(oldest).load(Acquire), oldest).is_eq() => oldest, // [table]
+        // Whoever enters it looks again.
+        Some(oldest) if table::age(region.table(oldest).load(Relaxed), oldest).is_eq() => oldest,
         _ => (number + 1).saturating_sub(blocks),
     } * geometry.block_len;
     Ok(match start {

@@ -15,7 +15,7 @@ use core::cmp::Ordering;
 use super::exclusive::Blocked;
 use super::table::{self, Blocks, Gate};
 use super::{Block, Corrupt, SlotAt, abandoned_stamp, checked, message_stamp};
-use crate::atomics::{AcqRel, Acquire, Relaxed, Release, SeqCst, fence};
+use crate::atomics::{Acquire, Relaxed, Release, SeqCst, fence};
 use crate::crash;
 use crate::layout::Entry;
 use crate::region::{EntryIndex, Region};
@@ -71,8 +71,9 @@ impl SharedRing {
             };
             entry.claim.store(sequence + 1, Release); // [claim]
             crash::point("claim.shown");
+            // It acquires nothing: no sequence is stored twice, so that it finds what the load above has acquired, or fails.
             // [stream position]: my pin and my claim, by whoever sees the head beyond
-            if region.head().compare_exchange(sequence, sequence + 1, AcqRel, Relaxed).is_ok() {
+            if region.head().compare_exchange(sequence, sequence + 1, Release, Relaxed).is_ok() {
                 crash::point("claim.taken");
                 return Ok(Claim { sequence, slot: region.geometry().slot(block, sequence) });
             }
@@ -95,8 +96,8 @@ impl SharedRing {
             }
         }
         if !table::age(word, number).is_eq() {
-            // Whoever opened a later block there has acquired a later head.
-            let head = region.geometry().number(region.head().load(Acquire)); // [stream position]
+            // Whoever opened a later block there has acquired a later head; who has acquired its word finds no earlier one.
+            let head = region.geometry().number(region.head().load(Relaxed));
             return if head == number { Err(Corrupt::Stream.into()) } else { Ok(None) };
         }
         let block = table::physical(word, region.geometry())?;
@@ -115,7 +116,7 @@ impl SharedRing {
         let geometry = region.geometry();
         self.named.clear();
         for index in 0..u64::from(geometry.blocks) {
-            let word = region.table(index).load(Acquire); // [table]
+            let word = region.table(index).load(Relaxed); // the fence acquires
             self.named.insert(table::physical(word, geometry)?.index());
         }
         fence(SeqCst); // [pin/displacement], [cursor/displacement]: whoever pinned or joined before is seen below
@@ -126,14 +127,15 @@ impl SharedRing {
         let entry = region.table(number);
         let Some(spare) = self.named.first_missing(geometry.physical()) else {
             // A helper that has fallen behind may find none; only one that is up to date counts.
-            let now = entry.load(Acquire); // [table]
+            let now = entry.load(Relaxed);
             let behind = now != old || geometry.number(region.head().load(Relaxed)) != number;
             return if behind { Ok(None) } else { Err(Corrupt::NoSpare.into()) };
         };
         let new = table::word(number, geometry.block(u64::from(spare))?);
         crash::point("open.proven");
+        // A success acquires nothing: `old` was acquired when it was loaded.
         // [table]: the scan above, for whoever writes into the block; the stamps of the displaced one
-        let word = match entry.compare_exchange(old, new, AcqRel, Acquire) {
+        let word = match entry.compare_exchange(old, new, Release, Acquire) {
             Ok(_) => new,
             Err(other) => other, // [table]: opened by another
         };
@@ -186,8 +188,9 @@ impl SharedRing {
 
     /// Whether a claim is to be had without waiting; for a publisher that is about to sleep.
     pub(crate) fn may_go_on(&self, region: &Region) -> bool {
-        let number = region.geometry().number(region.head().load(Acquire)); // [stream position]
-        let open = table::age(region.table(number).load(Acquire), number).is_eq(); // [table]
+        // Nothing is read behind these two: whoever makes room rings, and the bell's fences decide who sees whom.
+        let number = region.geometry().number(region.head().load(Relaxed));
+        let open = table::age(region.table(number).load(Relaxed), number).is_eq();
         open || table::gate_is_open(region, number)
     }
 }
