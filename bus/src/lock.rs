@@ -98,7 +98,7 @@ impl RecoveryLock {
         section: &mut Option<F>,
         force: bool,
     ) -> Option<Result<R, Busy>> {
-        let before = Owner(self.owner.load(Acquire)); // [lock]
+        let before = Owner(self.owner.load(Relaxed)); // the exchange below compares
         let replaces = before != Owner::NOBODY;
         if replaces && !is_gone(before) {
             return Some(Err(Busy(before)));
@@ -143,7 +143,7 @@ impl RecoveryLock {
     fn give_the_word_back(&self, tid: u32) {
         for mine in [tid, tid | FUTEX_WAITERS] {
             let back = OWNER_DIED | FUTEX_WAITERS;
-            let _ = self.word.word().compare_exchange(mine, back, Release, Relaxed); // [lock]
+            let _ = self.word.word().compare_exchange(mine, back, Relaxed, Relaxed);
         }
     }
 
@@ -159,9 +159,9 @@ impl RecoveryLock {
         if seen != awaited && word.compare_exchange(seen, awaited, Acquire, Relaxed).is_err() {
             return; // [lock]
         }
-        // Not before the bit: who unlocks in between has not seen it.
-        if self.owner.load(Acquire) != busy.0.0 {
-            return; // [lock]
+        // Behind the exchange: who unlocked without seeing the bit is seen here.
+        if self.owner.load(Relaxed) != busy.0.0 {
+            return;
         }
         if awaited & OWNER_DIED != 0 {
             // The lease of who died is free a moment after the word says so.
