@@ -185,6 +185,9 @@ impl<T: Payload + ?Sized> Topic<T> {
             }
             match Self::create_in(directory, name, options) {
                 Err(CreateError::Exists { .. }) if tries < TRIES => {}
+                // Removed before its creator could open it.
+                Err(CreateError::Open(OpenError::NotFound { .. } | OpenError::Retired { .. }))
+                    if tries < TRIES => {}
                 other => return other,
             }
         }

@@ -229,3 +229,23 @@ fn a_hold_cell_in_use_is_not_given_out_again_whatever_shared_memory_says() {
     ctl.write_all_at(&block, cell).unwrap();
     drop((sample.hold(), second));
 }
+
+/// A topic that was removed in the moment between its creation and the creator's own opening of it was an error of `open_or_create`, as if
+/// there were no way to have one.
+#[test]
+fn open_or_create_succeeds_beside_one_who_removes() {
+    let (_path, directory) = directory();
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(SeqCst) {
+                let _ = directory.remove("t", true);
+            }
+        });
+        let refused = (0..1000).find_map(|_| {
+            Topic::<u64>::open_or_create_in(&directory, "t", &TopicOptions::default()).err()
+        });
+        stop.store(true, SeqCst);
+        assert!(refused.is_none(), "{refused:?}");
+    });
+}

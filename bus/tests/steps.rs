@@ -1,0 +1,112 @@
+//! One process stands still before an instruction of its own, any of them: there it is killed, or left standing while the others go
+//! round the ring several times. Nobody else reads anything torn, loses anything that was confirmed, waits for long, or finds an
+//! entry, a pin or a hold that is not given back; and nothing that the one that stood still does later hurts anybody.
+//!
+//! This program is a test without the usual harness: it runs itself again for every process that a test needs, and lets it run under
+//! `ptrace(2)` up to the instruction in question. Instructions are counted from one mark of the operation to the other; a system call is one of
+//! them, and so is one with a repeat prefix. A process that sleeps in the kernel is killed there as well.
+//!
+//! | variable | what it does |
+//! |---|---|
+//! | `SHMBUS_TEST_STEPS` | `all`: every instruction; a number: every so many; else what gives about 60 places in each operation, and both sides of its system calls |
+//! | `SHMBUS_TEST_SEED` | the random numbers; printed, so that a failure can be tried again (the scheduler is not in it) |
+//!
+//! Arguments: parts of the names of the tests to run, `--exact`, `--list`. On x86-64 only: elsewhere a process that is stepped through
+//! an exclusive load and store tries for ever.
+
+#[cfg(not(target_arch = "x86_64"))]
+fn main() {
+    println!("not on this processor: its atomics cannot be stepped through");
+}
+
+#[cfg(target_arch = "x86_64")]
+#[path = "support/board.rs"]
+mod board;
+#[cfg(target_arch = "x86_64")]
+#[path = "steps/drive.rs"]
+mod drive;
+#[cfg(target_arch = "x86_64")]
+#[path = "steps/files.rs"]
+mod files;
+#[cfg(target_arch = "x86_64")]
+#[path = "support/message.rs"]
+#[allow(dead_code)] // what only other programs need
+mod message;
+#[cfg(target_arch = "x86_64")]
+#[path = "support/processes.rs"]
+#[allow(dead_code)] // as above
+mod processes;
+#[cfg(target_arch = "x86_64")]
+#[path = "steps/publishing.rs"]
+mod publishing;
+#[cfg(target_arch = "x86_64")]
+#[path = "support/random.rs"]
+#[allow(dead_code)] // as above
+mod random;
+#[cfg(target_arch = "x86_64")]
+#[path = "steps/receiving.rs"]
+mod receiving;
+#[cfg(target_arch = "x86_64")]
+#[path = "support/runner.rs"]
+#[allow(dead_code)] // as above
+mod runner;
+#[cfg(target_arch = "x86_64")]
+#[path = "steps/tracee.rs"]
+mod tracee;
+#[cfg(target_arch = "x86_64")]
+#[path = "steps/victim.rs"]
+mod victim;
+#[cfg(target_arch = "x86_64")]
+#[path = "steps/watchers.rs"]
+mod watchers;
+#[cfg(target_arch = "x86_64")]
+#[path = "steps/world.rs"]
+mod world;
+
+#[cfg(target_arch = "x86_64")]
+pub(crate) use runner::Plan;
+
+#[cfg(target_arch = "x86_64")]
+runner::tests! {
+    publishing::a_publish_within_a_block,
+    publishing::a_publish_that_opens_a_block_first,
+    publishing::a_publish_that_opens_a_later_block,
+    publishing::a_loan_that_is_committed,
+    publishing::a_publisher_that_attaches,
+    publishing::a_publisher_that_takes_over_from_one_killed_anywhere,
+    publishing::a_publisher_that_leaves,
+    publishing::a_publish_that_sleeps_until_there_is_room,
+    publishing::a_publish_that_sweeps_a_dead_subscriber,
+    publishing::a_publish_that_evicts_a_subscriber,
+    publishing::one_of_many_publishes_within_a_block,
+    publishing::one_of_many_publishes_and_opens_a_block,
+    publishing::one_of_many_commits_a_loan,
+    publishing::one_of_many_commits_a_loan_that_was_revoked,
+    publishing::one_of_many_drops_a_loan,
+    publishing::one_of_many_attaches,
+    publishing::one_of_many_leaves,
+    receiving::a_receive_within_a_block,
+    receiving::a_lossy_receive_at_a_boundary,
+    receiving::a_reliable_receive_at_a_boundary,
+    receiving::a_receive_of_a_lapped_subscriber,
+    receiving::a_receive_that_sleeps_and_is_woken,
+    receiving::a_receive_of_many_publishers_messages_at_a_boundary,
+    receiving::a_receive_stuck_behind_a_killed_publisher,
+    receiving::a_sample_is_held,
+    receiving::a_held_sample_is_given_back,
+    receiving::a_lossy_subscriber_attaches,
+    receiving::a_reliable_subscriber_attaches,
+    receiving::a_lossy_subscriber_leaves,
+    receiving::a_reliable_subscriber_leaves,
+    files::a_topic_is_created,
+    files::a_topic_is_removed,
+}
+
+#[cfg(target_arch = "x86_64")]
+fn main() -> std::process::ExitCode {
+    tracee::load_at_fixed_addresses();
+    let roles = [publishing::ROLES, receiving::ROLES, files::ROLES].concat();
+    let code = runner::main(TESTS, &roles);
+    drive::print_totals();
+    code
+}
