@@ -2,7 +2,7 @@
 
 use crate::atomics::{Acquire, Relaxed};
 use crate::header::Description;
-use crate::options::{Memory, Wake};
+use crate::options::{Memory, Publishers, Wake};
 use crate::participant::Attachment;
 use crate::recovery;
 use crate::region::{EntryIndex, Region};
@@ -37,6 +37,8 @@ pub struct TopicInfo {
     pub slot_size: u64,
     /// Sequences published.
     pub head: u64,
+    /// Who may publish at the same time.
+    pub publishers: Publishers,
     /// Subscribers at the same time.
     pub subscribers_max: u32,
     /// Blocks that may be held at the same time.
@@ -161,6 +163,10 @@ impl TopicInfo {
             spares: geometry.spares,
             slot_size: geometry.slot_size,
             head,
+            publishers: match geometry.shared {
+                true => Publishers::Shared(geometry.publishers_max),
+                false => Publishers::Exclusive,
+            },
             subscribers_max: geometry.subscribers_max,
             hold_blocks: geometry.hold_blocks,
             timestamp: geometry.timestamp,

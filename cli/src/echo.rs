@@ -2,58 +2,91 @@
 //!
 //! Output is buffered while messages are there, and written when there are none: nothing waits in a buffer while the program waits.
 
-use std::fs::File;
-use std::io::{self, BufWriter, Write};
-use std::os::fd::AsFd;
-use std::time::Duration;
+mod output;
+mod source;
 
-use anyhow::{Context, Result};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
 use clap::builder::RangedU64ValueParser;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use shmbus::{AttachError, Delivery, Directory, OpenError, ReceiveError, Start, Subscriber, Topic};
+use shmbus::{AttachError, Delivery, Directory, OpenError, Start};
 
+use self::output::{Form, Output, Written};
+use self::source::{Message, Seen, Source};
+use crate::field::{Filter, Path};
 use crate::interrupt::Interrupt;
-use crate::text;
+use crate::text::{self, Usage};
 
 /// How long one wait is at most, so that an interrupt or a closed output is noticed.
 const WAIT_MAX: Duration = Duration::from_millis(100);
 /// How often to look for a topic that is missing.
 const LOOK_INTERVAL: Duration = Duration::from_millis(5);
-/// Bytes written at once.
-const WRITE_LEN: usize = 256 * 1024;
+/// How long --drain waits for a message that a publisher has begun and does not finish.
+const STUCK_MAX: Duration = Duration::from_secs(2);
 
 const EXAMPLES: &str = "\
 Examples:
   shmbus echo stats/vm
   shmbus echo stats/vm --from oldest --drain | tail -1
+  shmbus echo md/ticks --filter 'symbol ~ ES' --filter 'qty >= 100' --fields symbol,px
+  shmbus echo md/ticks --from oldest --drain --csv > ticks.csv
+  shmbus echo md/ticks --json | jq 'select(.missed_before > 0)'
   shmbus echo image --reliable --wait --raw > disk.img
 
 What was missed is told on standard error, exactly, where it was missed and in total at the end.";
 
 /// Print the messages of a topic as they are published
 ///
-/// Without --reliable the publisher never waits for this reader: it misses messages if it is too slow, and says how many. It ends
-/// with status 0 when the topic is removed and everything in it is printed (`shmbus pub --remove`, `shmbus rm --force`), after
-/// --count messages, or when its output is closed.
+/// Messages of a topic with a schema are printed as JSON, one object a line: integers are exact, NaN and infinite floats are the texts
+/// \"NaN\", \"inf\" and \"-inf\", and a value of an enum is its name, or its number where it has none. Bytes are printed as they are, each
+/// message on a line.
+///
+/// It reads as a passive observer, unless --lossy or --reliable: it takes no place, writes nothing, slows nobody and needs only permission to read
+/// the topic; it looks every 10 ms, misses messages if it is too slow, and says how many. It ends with status 0 when the topic is removed and
+/// everything in it is printed (`shmbus pub --remove`, `shmbus rm`), after --count messages, or when its output is closed.
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Arguments {
     /// Name of the topic, such as stats/vm
     topic: String,
-    /// Nothing between messages [default: a newline after each]
-    #[arg(long, conflicts_with = "frames")]
+    /// Each message as an object with sequence, timestamp_ns (monotonic clock), publisher, missed_before and message; bytes that are no text are message_hex
+    #[arg(long, help_heading = "Form", group = "form")]
+    json: bool,
+    /// A header line with the names of the fields, and a line for each message; an array is one cell, as JSON
+    #[arg(long, help_heading = "Form", group = "form")]
+    csv: bool,
+    /// The bytes as they are, with a newline after each message [default for a topic of bytes]
+    #[arg(long, help_heading = "Form", group = "form")]
+    text: bool,
+    /// The bytes in hexadecimal, with a line before each message that has its sequence and length
+    #[arg(long, help_heading = "Form", group = "form")]
+    hex: bool,
+    /// The bytes as they are, with nothing between messages
+    #[arg(long, help_heading = "Form", group = "form")]
     raw: bool,
     /// Each message as a frame: its length (4 bytes, little-endian), then its bytes
-    #[arg(long)]
+    #[arg(long, help_heading = "Form", group = "form")]
     frames: bool,
-    /// End after N messages
+    /// Only these fields, by their paths: id,best.px,legs[0].ratio
+    #[arg(long, value_name = "PATHS", value_delimiter = ',', conflicts_with_all = ["text", "hex", "raw", "frames"])]
+    fields: Vec<Path>,
+    /// Only messages with this, such as 'qty >= 100'; operators are == != < <= > >= and, for texts, ~ (contains). Several: all of them
+    #[arg(long, value_name = "CONDITION")]
+    filter: Vec<Filter>,
+    /// End after N messages were printed
     #[arg(long, value_name = "N", value_parser = RangedU64ValueParser::<u64>::new().range(1..))]
     count: Option<u64>,
     /// Begin with the oldest message there is, N messages back (N-back), or with the next one published (newest)
     #[arg(long, value_name = "WHERE", default_value = "newest", value_parser = start)]
     from: Start,
-    /// Miss nothing: the publisher waits when this reader is a whole topic behind
-    #[arg(long)]
+    /// Read as an observer, as without --lossy and --reliable
+    #[arg(long, group = "reader")]
+    passive: bool,
+    /// Take part as a subscriber that is woken for each message; the publisher never waits for it
+    #[arg(long, group = "reader")]
+    lossy: bool,
+    /// Take part and miss nothing: the publisher waits when this reader is a whole topic behind
+    #[arg(long, group = "reader")]
     reliable: bool,
     /// If there is no such topic, wait for it
     #[arg(long)]
@@ -66,40 +99,80 @@ pub(crate) struct Arguments {
     quiet: bool,
 }
 
+/// What has become of the messages.
+#[derive(Default)]
+struct Counts {
+    received: u64,
+    printed: u64,
+    undecodable: u64,
+}
+
 pub(crate) fn run(directory: &Directory, arguments: &Arguments) -> Result<()> {
     let interrupt = Interrupt::install()?;
-    let mut subscriber = subscribe(directory, arguments, &interrupt)?;
-    let mut output = Output::new(arguments)?;
-    let mut received = 0;
-    let done = copy(&mut subscriber, &mut output, arguments, &interrupt, &mut received);
+    let mut source = open(directory, arguments, &interrupt)?;
+    let in_topic = |usage: Usage| Usage(format!("topic {}: {usage}", arguments.topic));
+    let mut output = Output::new(arguments, source.schema()).map_err(in_topic)?;
+    let mut counts = Counts::default();
+    let done = copy(&mut source, &mut output, arguments, &interrupt, &mut counts);
     let is_closed = matches!(&done, Err(error) if crate::is_broken_pipe(error));
     // What has been received is printed, whatever ended it.
     let done = if is_closed { done } else { done.and(output.flush()) };
+    let Counts { received, printed, undecodable } = counts;
     if !arguments.quiet && !is_closed {
-        text::tell(&format!("received {received}, missed {}", subscriber.missed()));
+        let missed = source.missed();
+        let printed = match arguments.filter.is_empty() {
+            true => String::new(),
+            false => format!(", printed {printed}"),
+        };
+        text::tell(&format!("received {received}, missed {missed}{printed}"));
     }
-    done
+    done?;
+    match undecodable {
+        0 => Ok(()),
+        count => bail!(
+            "topic {}: {count} messages are not what its schema says (--hex shows them)",
+            arguments.topic
+        ),
+    }
 }
 
-/// Opens the topic and subscribes, as soon as it is there.
-fn subscribe(
-    directory: &Directory,
-    arguments: &Arguments,
-    interrupt: &Interrupt,
-) -> Result<Subscriber<[u8]>> {
-    let topic = &arguments.topic;
-    let delivery = if arguments.reliable { Delivery::Reliable } else { Delivery::Lossy };
+impl Arguments {
+    fn delivery(&self) -> Option<Delivery> {
+        match (self.reliable, self.lossy) {
+            (true, _) => Some(Delivery::Reliable),
+            (_, true) => Some(Delivery::Lossy),
+            _ => None,
+        }
+    }
+
+    /// The form that was asked for.
+    fn form(&self) -> Option<Form> {
+        let forms = [
+            (self.json, Form::Envelope),
+            (self.csv, Form::Csv),
+            (self.text, Form::Text),
+            (self.hex, Form::Hex),
+            (self.raw, Form::Raw),
+            (self.frames, Form::Frames),
+        ];
+        forms.into_iter().find_map(|(chosen, form)| chosen.then_some(form))
+    }
+}
+
+/// Opens the topic for reading, as soon as it is there.
+fn open(directory: &Directory, arguments: &Arguments, interrupt: &Interrupt) -> Result<Source> {
+    let Arguments { topic, from, wait, .. } = arguments;
     loop {
-        match Topic::open_in(directory, topic) {
-            Ok(topic) => match topic.subscriber_from(delivery, arguments.from) {
-                Err(AttachError::Retired) if arguments.wait => {}
-                other => return other.with_context(|| format!("topic {}", arguments.topic)),
-            },
-            Err(OpenError::NotFound { .. } | OpenError::Retired { .. }) if arguments.wait => {}
-            Err(error @ OpenError::NotFound { .. }) => {
-                return Err(anyhow::anyhow!("{error} (--wait waits for it)"));
+        match Source::open(directory, topic, arguments.delivery(), *from) {
+            Err(
+                AttachError::Retired
+                | AttachError::Open(OpenError::NotFound { .. } | OpenError::Retired { .. }),
+            ) if *wait => {}
+            Err(AttachError::Open(error @ OpenError::NotFound { .. })) => {
+                bail!("{error} (--wait waits for it)");
             }
-            Err(error) => return Err(error.into()),
+            Err(AttachError::Open(error)) => return Err(error.into()),
+            other => return other.with_context(|| format!("topic {topic}")),
         }
         interrupt.check()?;
         std::thread::sleep(LOOK_INTERVAL);
@@ -108,100 +181,68 @@ fn subscribe(
 
 /// Prints messages until something ends it.
 fn copy(
-    subscriber: &mut Subscriber<[u8]>,
+    source: &mut Source,
     output: &mut Output,
     arguments: &Arguments,
     interrupt: &Interrupt,
-    received: &mut u64,
+    counts: &mut Counts,
 ) -> Result<()> {
-    while arguments.count.is_none_or(|count| *received < count) {
+    let mut stuck: Option<(u64, Instant)> = None;
+    while arguments.count.is_none_or(|count| counts.printed < count) {
         interrupt.check()?;
-        let sample = match subscriber.try_receive() {
-            Ok(Some(sample)) => sample,
-            Ok(None) if arguments.drain => match subscriber.lag() {
-                0 => break,
-                _ => continue,
-            },
-            Ok(None) => {
+        let (position, lag) = (source.position(), source.lag());
+        match source.next(Duration::ZERO)? {
+            Seen::Message(message) => print(&message, output, arguments, counts)?,
+            Seen::Removed => break,
+            Seen::Nothing if arguments.drain && lag == 0 => break,
+            Seen::Nothing if arguments.drain => {
+                // Others were there, or one is that its publisher has not committed.
+                let since = match stuck {
+                    Some((at, since)) if at == position => since,
+                    _ => stuck.insert((position, Instant::now())).1,
+                };
+                if since.elapsed() >= STUCK_MAX {
+                    bail!(
+                        "topic {}: sequence {position} was taken by a publisher that does not commit it (--lossy settles \
+                         what the dead have left)",
+                        arguments.topic
+                    );
+                }
+                std::thread::yield_now();
+            }
+            Seen::Nothing => {
                 output.flush()?;
-                match subscriber.receive_timeout(WAIT_MAX) {
-                    Ok(Some(sample)) => sample,
-                    Ok(None) => {
-                        output.check()?;
-                        continue;
-                    }
-                    Err(ReceiveError::Retired) => break,
-                    Err(error) => return Err(error.into()),
+                match source.next(WAIT_MAX)? {
+                    Seen::Message(message) => print(&message, output, arguments, counts)?,
+                    Seen::Nothing => output.check()?,
+                    Seen::Removed => break,
                 }
             }
-            Err(ReceiveError::Retired) => break,
-            Err(error) => return Err(error.into()),
-        };
-        let missed = sample.missed_before();
-        if missed > 0 && !arguments.quiet {
-            text::tell(&format!("missed {missed} before sequence {}", sample.sequence()));
         }
-        output.write(&sample)?;
-        *received += 1;
     }
     Ok(())
 }
 
-/// How a message is printed.
-#[derive(Clone, Copy)]
-enum Form {
-    Text,
-    Raw,
-    Frames,
-}
-
-/// Standard output.
-struct Output {
-    form: Form,
-    buffer: BufWriter<File>,
-}
-
-impl Output {
-    fn new(arguments: &Arguments) -> Result<Output> {
-        let form = match (arguments.raw, arguments.frames) {
-            (true, _) => Form::Raw,
-            (_, true) => Form::Frames,
-            _ => Form::Text,
-        };
-        let stdout = io::stdout().as_fd().try_clone_to_owned();
-        let file: File = stdout.context("cannot use standard output")?.into();
-        Ok(Output { form, buffer: BufWriter::with_capacity(WRITE_LEN, file) })
+fn print(
+    message: &Message<'_>,
+    output: &mut Output,
+    arguments: &Arguments,
+    counts: &mut Counts,
+) -> Result<()> {
+    let (missed, sequence) = (message.missed_before(), message.sequence());
+    if missed > 0 && !arguments.quiet {
+        text::tell(&format!("missed {missed} before sequence {sequence}"));
     }
-
-    fn write(&mut self, message: &[u8]) -> Result<()> {
-        let buffer = &mut self.buffer;
-        let written = match self.form {
-            Form::Raw => buffer.write_all(message),
-            Form::Text => buffer.write_all(message).and_then(|()| buffer.write_all(b"\n")),
-            Form::Frames => {
-                let len = message.len() as u32; // a topic's messages have up to 2^30 bytes
-                buffer.write_all(&len.to_le_bytes()).and_then(|()| buffer.write_all(message))
-            }
-        };
-        written.context("cannot write")
-    }
-
-    fn flush(&mut self) -> Result<()> {
-        self.buffer.flush().context("cannot write")
-    }
-
-    /// # Errors
-    /// Nobody reads any more: without this, only the next message would show it.
-    fn check(&self) -> Result<()> {
-        let mut output = [PollFd::new(self.buffer.get_ref(), PollFlags::empty())];
-        let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
-        match poll(&mut output, Some(&at_once)) {
-            Ok(_) if output[0].revents().intersects(PollFlags::ERR | PollFlags::HUP) => {
-                Err(io::Error::from(io::ErrorKind::BrokenPipe).into())
-            }
-            _ => Ok(()),
+    counts.received += 1;
+    match output.write(message)? {
+        Written::Printed => counts.printed += 1,
+        Written::LeftOut => {}
+        Written::Undecodable(error) => {
+            counts.undecodable += 1;
+            text::tell(&format!("sequence {sequence} is not printed: {error}"));
         }
     }
+    Ok(())
 }
 
 fn start(text: &str) -> Result<Start, String> {

@@ -2,15 +2,19 @@
 //! 0 done, 1 failed, 2 wrong usage, 130 interrupted. A reader that closes its end of a pipe is no failure.
 //! Results go to standard output, diagnostics to standard error.
 
+mod csv;
 mod demo;
 mod echo;
+mod field;
 mod info;
 mod input;
 mod interrupt;
 mod list;
 mod publish;
 mod remove;
+mod schema;
 mod text;
+mod value;
 
 use clap::{Parser, Subcommand};
 use shmbus::{Directory, DirectoryError};
@@ -47,6 +51,7 @@ enum Command {
     Echo(echo::Arguments),
     List(list::Arguments),
     Info(info::Arguments),
+    Schema(schema::Arguments),
     #[command(name = "rm")]
     Remove(remove::Arguments),
     Demo(demo::Arguments),
@@ -62,7 +67,7 @@ fn main() -> ExitCode {
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             text::tell(&format!("{error:#}"));
-            ExitCode::FAILURE
+            if error.is::<text::Usage>() { ExitCode::from(2) } else { ExitCode::FAILURE }
         }
     }
 }
@@ -73,6 +78,7 @@ fn run(command: Command, dir: Option<&Path>) -> anyhow::Result<()> {
         Command::Echo(arguments) => echo::run(&directory(dir)?, &arguments),
         Command::List(arguments) => list::run(&directory(dir)?, &arguments),
         Command::Info(arguments) => info::run(&directory(dir)?, &arguments),
+        Command::Schema(arguments) => schema::run(&directory(dir)?, &arguments),
         Command::Remove(arguments) => remove::run(&directory(dir)?, &arguments),
         Command::Demo(arguments) => demo::run(&directory(dir)?, &arguments),
         Command::DemoChild(arguments) => demo::run_child(&arguments),

@@ -3,17 +3,21 @@
 //! Open or create the topic, become its publisher, wait for subscribers if asked to, then message after message; and wherever that
 //! ends, the topic is removed if asked to. Every wait is short enough to notice an interrupt.
 
+mod create;
+mod encode;
+
 use std::fs::File;
+use std::io::Seek;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use clap::builder::RangedU64ValueParser;
 use shmbus::{
-    CreateError, Directory, OpenError, ParticipantKind, PublishError, Publisher, Topic, TopicInfo,
-    TopicOptions, TryPublishError,
+    Directory, ParticipantKind, PublishError, Publisher, Raw, RawTopic, Schema, TryPublishError,
 };
 
+use self::encode::{Encoder, Invalid};
 use crate::input::{self, Framing, Input, Piece, TooLong};
 use crate::interrupt::Interrupt;
 use crate::text;
@@ -24,23 +28,30 @@ const WAIT_MAX: Duration = Duration::from_millis(100);
 const LOOK_INTERVAL: Duration = Duration::from_millis(5);
 /// After this wait for a reliable subscriber, people are told what the publisher waits for.
 const NOTICE_AFTER: Duration = Duration::from_secs(1);
-/// What a new topic occupies at most, unless its depth is given or would be less than [`DEPTH_MIN`].
-const MEMORY_MAX: u64 = 16 << 20;
-const DEPTH_MIN: u64 = 8;
 /// Longest message in bytes that a topic can have.
 const LEN_MAX: u64 = 1 << 30;
+/// Longest line that is a message of a topic with a schema, in bytes: so many for each byte of the message, and as many more.
+const TEXT_PER_BYTE: usize = 32;
+const TEXT_LEN: usize = 1 << 20;
 
 const EXAMPLES: &str = "\
 Examples:
   vmstat 1 | shmbus pub stats/vm
   shmbus pub words /usr/share/dict/words --rate 100
-  shmbus pub image disk.img --chunk 65536 --wait-subscribers 3 --remove";
+  shmbus pub image disk.img --chunk 65536 --wait-subscribers 3 --remove
+  shmbus pub md/ticks --schema tick.schema --message '{\"symbol\":\"ESZ6\",\"px\":100,\"qty\":5}'
+  shmbus pub md/ticks ticks.csv --csv --rate 1000 --loop
+
+A line that is no message ends it with status 1 and the number of the line and the field; --skip-invalid leaves it out.";
 
 /// Publish lines, frames or pieces of a file or of standard input
 ///
-/// Each line is a message, without its newline, and is published as soon as it is complete. The topic is created if it is missing, and
-/// stays with its last messages when the input ends, until `shmbus rm`; with --remove it goes then, and subscribers end when they
-/// have received everything. The publisher waits for reliable subscribers that are a whole topic behind, and for no others.
+/// Each line is a message, published as soon as it is complete. On a topic of bytes it is the bytes before the newline. On a topic with a schema
+/// it is JSON with all fields of the message, as `shmbus echo` prints them, or a record of CSV; empty lines are passed over.
+///
+/// The topic is created if it is missing (of bytes, or with --schema), and stays with its last messages when the input ends, until `shmbus rm`; with
+/// --remove it goes then, and subscribers end when they have received everything. The publisher waits for reliable subscribers that are a
+/// whole topic behind, and for no others.
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Arguments {
@@ -48,6 +59,12 @@ pub(crate) struct Arguments {
     topic: String,
     /// What to publish; standard input if it is missing or -
     file: Option<PathBuf>,
+    /// Publish this, and read no input; may be given several times
+    #[arg(long, value_name = "TEXT", conflicts_with_all = ["file", "frames", "chunk", "csv"])]
+    message: Vec<String>,
+    /// The input is CSV: a header line that names the fields, then a line for each message (topics with a schema)
+    #[arg(long, conflicts_with_all = ["frames", "chunk"])]
+    csv: bool,
     /// The input is frames: a length (4 bytes, little-endian), then so many bytes
     #[arg(long, conflicts_with = "chunk")]
     frames: bool,
@@ -60,12 +77,24 @@ pub(crate) struct Arguments {
     /// Begin when N subscribers are there
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     wait_subscribers: usize,
+    /// End after N messages
+    #[arg(long, value_name = "N", value_parser = RangedU64ValueParser::<u64>::new().range(1..))]
+    count: Option<u64>,
+    /// Publish the file again and again, until --count or an interrupt
+    #[arg(long = "loop")]
+    again: bool,
     /// Remove the topic at the end
     #[arg(long)]
     remove: bool,
     /// Leave out what is longer than the topic takes, and count it, instead of failing
     #[arg(long)]
     skip_long: bool,
+    /// Leave out what is no message of the topic's schema, and count it, instead of failing
+    #[arg(long)]
+    skip_invalid: bool,
+    /// Fields that JSON does not have, and empty cells of CSV, are 0
+    #[arg(long)]
+    default_zero: bool,
     /// Say nothing but errors
     #[arg(short, long)]
     quiet: bool,
@@ -78,29 +107,49 @@ pub(crate) struct Arguments {
     /// Of a new topic: how many may subscribe at the same time [default: 16]
     #[arg(long, value_name = "N", help_heading = "A new topic")]
     subscribers_max: Option<u32>,
+    /// Of a new topic: what its messages are (docs/schema.md, `shmbus schema`)
+    #[arg(long, value_name = "FILE", help_heading = "A new topic")]
+    schema: Option<PathBuf>,
+    /// Of a new topic: each message carries the time of its commit
+    #[arg(long, help_heading = "A new topic")]
+    timestamp: bool,
+    /// Of a new topic: up to N publishers at the same time, in one order, 1 to 64 [default: one, that others take over from]
+    #[arg(long, value_name = "N", help_heading = "A new topic")]
+    shared: Option<u32>,
 }
 
 pub(crate) fn run(directory: &Directory, arguments: &Arguments) -> Result<()> {
     // Before signals are caught: to open a pipe is to wait for its other end.
-    let (file, file_name) = input::open(arguments.file.as_deref())?;
+    let source = match arguments.message.is_empty() {
+        true => Some(input::open(arguments.file.as_deref())?),
+        false => None,
+    };
+    if let (true, Some((file, name))) = (arguments.again, &source) {
+        let mut file = file;
+        file.rewind().with_context(|| format!("--loop begins {name} again, which it refuses"))?;
+    }
     let interrupt = Interrupt::install()?;
-    let topic = open_or_create(directory, arguments)?;
+    let topic = create::open_or_create(directory, arguments)?;
+    arguments.check(topic.schema())?;
     let publisher = topic.publisher().with_context(|| format!("topic {}", arguments.topic))?;
 
     let len_max = topic.info().payload_size as usize;
-    let input = Input::new(file, file_name, arguments.framing(), len_max, interrupt.clone());
+    let schema = topic.schema().cloned();
     let mut stream = Stream {
         arguments,
         interrupt,
         topic,
+        schema,
         publisher,
         len_max,
         first: None,
+        number: 0,
         messages: 0,
         bytes: 0,
         skipped: 0,
+        invalid: None,
     };
-    let done = stream.wait_for_subscribers().and_then(|()| stream.publish(input));
+    let done = stream.wait_for_subscribers().and_then(|()| stream.publish(source));
     if !arguments.quiet {
         stream.summarise();
     }
@@ -122,60 +171,36 @@ impl Arguments {
         }
     }
 
-    /// Of a new topic.
-    fn options(&self) -> Result<TopicOptions> {
-        let mut options = TopicOptions::default();
-        options.max_len = self.max_len.or(self.chunk).unwrap_or(options.max_len);
-        options.subscribers_max = self.subscribers_max.unwrap_or(options.subscribers_max);
-        match self.depth {
-            Some(depth) => options.depth = depth,
-            None => {
-                while options.depth > DEPTH_MIN && options.memory::<[u8]>()?.total() > MEMORY_MAX {
-                    options.depth /= 2;
-                }
-            }
-        }
-        Ok(options)
+    /// What one message is called.
+    fn unit(&self) -> &'static str {
+        if self.message.is_empty() { self.framing().unit() } else { "message" }
     }
 
-    /// A topic that is there must be what was asked for, as far as something was.
-    fn check(&self, info: &TopicInfo) -> Result<()> {
+    /// The input must be of a kind that the topic takes.
+    fn check(&self, schema: Option<&Schema>) -> Result<()> {
         let topic = &self.topic;
-        let asked = [
-            ("depth", self.depth, info.depth),
-            ("max-len", self.max_len.map(u64::from), info.payload_size.into()),
-            ("subscribers-max", self.subscribers_max.map(u64::from), info.subscribers_max.into()),
-        ];
-        for (option, asked, found) in asked {
-            if let Some(asked) = asked
-                && asked != found
-            {
-                bail!("topic {topic} exists, with --{option} {found}, not {asked}");
+        let Some(schema) = schema else {
+            if self.csv {
+                bail!(
+                    "topic {topic} carries bytes, which have no fields (--schema, for a new topic)"
+                );
             }
-        }
+            return Ok(());
+        };
         match self.chunk {
-            Some(len) if len > info.payload_size => {
-                bail!("topic {topic} exists, and takes {} bytes, not {len}", info.payload_size)
+            Some(len) if !is_length(schema, len as usize) => {
+                bail!("topic {topic}: {} has {} bytes, not {len}", schema.name(), schema.size())
             }
             _ => Ok(()),
         }
     }
 }
 
-fn open_or_create(directory: &Directory, arguments: &Arguments) -> Result<Topic<[u8]>> {
-    loop {
-        match Topic::open_in(directory, &arguments.topic) {
-            Ok(topic) => {
-                arguments.check(&topic.info())?;
-                return Ok(topic);
-            }
-            Err(OpenError::NotFound { .. }) => {}
-            Err(error) => return Err(error.into()),
-        }
-        match Topic::create_in(directory, &arguments.topic, &arguments.options()?) {
-            Err(CreateError::Exists { .. }) => {} // somebody else was faster
-            created => return Ok(created?),
-        }
+/// Whether a message can have that many bytes.
+fn is_length(schema: &Schema, len: usize) -> bool {
+    match schema.is_sequence() {
+        true => (len as u64).is_multiple_of(schema.size()),
+        false => len as u64 == schema.size(),
     }
 }
 
@@ -183,14 +208,20 @@ fn open_or_create(directory: &Directory, arguments: &Arguments) -> Result<Topic<
 struct Stream<'a> {
     arguments: &'a Arguments,
     interrupt: Interrupt,
-    topic: Topic<[u8]>,
-    publisher: Publisher<[u8]>,
+    topic: RawTopic,
+    schema: Option<Schema>,
+    publisher: Publisher<Raw>,
     len_max: usize,
     /// When the first message was due.
     first: Option<Instant>,
+    /// Of the present line, frame or chunk, from 1.
+    number: u64,
     messages: u64,
     bytes: u64,
+    /// Too long for the topic.
     skipped: u64,
+    /// No messages of its schema: how many, and what is wrong with the first one.
+    invalid: Option<(u64, String)>,
 }
 
 impl Stream<'_> {
@@ -213,18 +244,120 @@ impl Stream<'_> {
         }
     }
 
-    fn publish(&mut self, mut input: Input<File>) -> Result<()> {
-        while let Some(piece) = input.next()? {
-            match piece {
-                Piece::Message(message) => {
-                    self.wait_until_due()?;
-                    self.publish_one(message)?;
+    /// Publishes what is there, as often as asked for.
+    fn publish(&mut self, source: Option<(File, String)>) -> Result<()> {
+        loop {
+            let before = self.messages;
+            self.number = 0;
+            let mut encoder = match (&self.schema, self.arguments.framing()) {
+                (Some(schema), Framing::Lines) => {
+                    Some(Encoder::new(schema, self.arguments.csv, self.arguments.default_zero))
                 }
-                Piece::TooLong(_) if self.arguments.skip_long => self.skipped += 1,
-                Piece::TooLong(piece) => return self.too_long(piece),
+                _ => None,
+            };
+            match &source {
+                None => self.publish_given(&mut encoder)?,
+                Some((file, name)) => {
+                    let file = file.try_clone().context("cannot use the input twice")?;
+                    self.publish_input(file, name.clone(), &mut encoder)?;
+                }
+            }
+            if !self.arguments.again || self.is_enough() {
+                return Ok(());
+            }
+            if self.messages == before {
+                bail!("--loop: there is nothing to publish");
+            }
+            if let Some((file, name)) = &source {
+                let mut file = file;
+                file.rewind().with_context(|| format!("cannot begin {name} again"))?;
+            }
+        }
+    }
+
+    fn publish_given(&mut self, encoder: &mut Option<Encoder>) -> Result<()> {
+        for text in &self.arguments.message {
+            if self.is_enough() {
+                break;
+            }
+            self.number += 1;
+            if encoder.is_none() && text.len() > self.len_max {
+                let number = self.number;
+                self.too_long(TooLong { number, len: text.len(), whole: true })?;
+            } else {
+                self.offer(text.as_bytes(), encoder)?;
             }
         }
         Ok(())
+    }
+
+    fn publish_input(
+        &mut self,
+        file: File,
+        name: String,
+        encoder: &mut Option<Encoder>,
+    ) -> Result<()> {
+        let len_max = match encoder {
+            Some(_) => self.len_max.saturating_mul(TEXT_PER_BYTE).saturating_add(TEXT_LEN),
+            None => self.len_max,
+        };
+        let interrupt = self.interrupt.clone();
+        let mut input = Input::new(file, name, self.arguments.framing(), len_max, interrupt);
+        while !self.is_enough()
+            && let Some(piece) = input.next()?
+        {
+            self.number += 1;
+            match piece {
+                Piece::Message(bytes) => self.offer(bytes, encoder)?,
+                Piece::TooLong(piece) => self.too_long(piece)?,
+            }
+        }
+        match encoder.as_ref().and_then(Encoder::unfinished) {
+            Some(error) if !self.is_enough() => self.invalid(error),
+            _ => Ok(()),
+        }
+    }
+
+    fn is_enough(&self) -> bool {
+        self.arguments.count.is_some_and(|count| self.messages >= count)
+    }
+
+    /// Publishes a piece of the input, if it is a message.
+    fn offer(&mut self, piece: &[u8], encoder: &mut Option<Encoder>) -> Result<()> {
+        let unit = self.arguments.unit();
+        if let Some(encoder) = encoder {
+            return match encoder.encode(unit, self.number, piece) {
+                Ok(Some(message)) => self.publish_due(message),
+                Ok(None) => Ok(()),
+                Err(Invalid { error, is_fatal: true }) => bail!(error),
+                Err(Invalid { error, .. }) => self.invalid(error),
+            };
+        }
+        match &self.schema {
+            Some(schema) if !is_length(schema, piece.len()) => {
+                let (size, len) = (schema.size(), piece.len());
+                let each = if schema.is_sequence() { "a multiple of " } else { "" };
+                let (number, topic) = (self.number, &self.arguments.topic);
+                self.invalid(format!(
+                    "{unit} {number} has {len} bytes, topic {topic} takes {each}{size}"
+                ))
+            }
+            _ => self.publish_due(piece),
+        }
+    }
+
+    /// What is no message: counted, or the end.
+    fn invalid(&mut self, error: String) -> Result<()> {
+        if !self.arguments.skip_invalid {
+            bail!("{error} (--skip-invalid leaves it out)");
+        }
+        self.invalid.get_or_insert((0, error)).0 += 1;
+        Ok(())
+    }
+
+    fn publish_due(&mut self, message: &[u8]) -> Result<()> {
+        self.wait_until_due()?;
+        self.publish_one(message)
     }
 
     /// Waits for the next message's place in the schedule.
@@ -243,9 +376,9 @@ impl Stream<'_> {
     }
 
     fn publish_one(&mut self, message: &[u8]) -> Result<()> {
-        match self.publisher.try_publish(message) {
+        match self.publisher.try_publish(Raw::new(message)) {
             Ok(_) => {}
-            Err(TryPublishError::Full(message)) => self.publish_waiting(message)?,
+            Err(TryPublishError::Full(_)) => self.publish_waiting(message)?,
             Err(TryPublishError::Failed(error)) => return Err(error.into()),
             Err(error) => bail!("{error}"),
         }
@@ -260,7 +393,7 @@ impl Stream<'_> {
         let since = Instant::now();
         let mut is_noticed = self.arguments.quiet;
         loop {
-            match self.publisher.publish_timeout(message, WAIT_MAX) {
+            match self.publisher.publish_timeout(Raw::new(message), WAIT_MAX) {
                 Err(PublishError::TimedOut) => {}
                 published => return Ok(published.map(|_| ())?),
             }
@@ -283,13 +416,24 @@ impl Stream<'_> {
         }
     }
 
-    fn too_long(&self, TooLong { number, len, whole }: TooLong) -> Result<()> {
-        let unit = self.arguments.framing().unit();
+    /// What is longer than the topic takes: counted, or the end.
+    fn too_long(&mut self, TooLong { number, len, whole }: TooLong) -> Result<()> {
+        let unit = self.arguments.unit();
         let more = if whole { "" } else { "more than " };
+        let topic = &self.arguments.topic;
+        if self.schema.is_some() {
+            return self.invalid(format!(
+                "{unit} {number} has {more}{len} bytes: no message of topic {topic}, which have {}, is written so long",
+                self.len_max
+            ));
+        }
+        if self.arguments.skip_long {
+            self.skipped += 1;
+            return Ok(());
+        }
         bail!(
-            "{unit} {number} has {more}{len} bytes, topic {} takes {} (--max-len, for a new topic; --skip-long leaves such \
+            "{unit} {number} has {more}{len} bytes, topic {topic} takes {} (--max-len, for a new topic; --skip-long leaves such \
              {unit}s out)",
-            self.arguments.topic,
             self.len_max
         )
     }
@@ -301,6 +445,9 @@ impl Stream<'_> {
         text::tell(&format!("published {messages}, {size} in {seconds:.2} s"));
         if skipped > 0 {
             text::tell(&format!("skipped {skipped} longer than {len_max} bytes"));
+        }
+        if let Some((count, first)) = &self.invalid {
+            text::tell(&format!("skipped {count} that are no messages; the first: {first}"));
         }
     }
 }

@@ -1,5 +1,6 @@
 //! What the commands say to people: diagnostics, sizes, ages, columns.
 
+use std::fmt;
 use std::io::{self, Write};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -9,6 +10,18 @@ use shmbus::{ParticipantKind, TopicInfo};
 pub(crate) fn tell(text: &str) {
     let _ = writeln!(io::stderr(), "shmbus: {text}");
 }
+
+/// What was asked for cannot be meant, as is seen when the topic is open: exit code 2.
+#[derive(Debug)]
+pub(crate) struct Usage(pub(crate) String);
+
+impl fmt::Display for Usage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Usage {}
 
 /// Bytes, in the largest unit of which there is one at least.
 pub(crate) fn size(bytes: u64) -> String {

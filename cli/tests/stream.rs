@@ -102,7 +102,7 @@ fn publish_output_of(mut source: Command, mut publisher: Running) -> Vec<u8> {
 #[test]
 fn a_line_is_printed_while_the_input_is_still_open() {
     let place = Place::new();
-    let mut echo = place.start(&["echo", "t", "--wait"]);
+    let mut echo = place.start(&["echo", "t", "--wait", "--lossy"]);
     let mut publisher = place.start(&["pub", "t", "--wait-subscribers", "1", "--remove"]);
     let mut input = publisher.stdin();
     let mut output = BufReader::new(echo.stdout());
@@ -123,7 +123,7 @@ fn a_stopped_lossy_echo_delays_nobody_and_knows_exactly_what_it_missed() {
     const BEFORE: u64 = 10;
     let place = Place::new();
     let echoes = three_echoes(&place, &[]);
-    let mut lossy = place.start(&["echo", "t", "--wait", "--from", "oldest"]);
+    let mut lossy = place.start(&["echo", "t", "--wait", "--lossy", "--from", "oldest"]);
     let mut publisher = place.start(&["pub", "t", "--wait-subscribers", "4", "--remove"]);
     let mut input = publisher.stdin();
     let mut lossy_output = BufReader::new(lossy.stdout());

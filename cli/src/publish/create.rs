@@ -1,0 +1,104 @@
+//! The topic of `shmbus pub`: opened as it is, or created as asked for.
+
+use anyhow::{Result, bail};
+use shmbus::{
+    CreateError, Directory, OpenError, Publishers, RawTopic, Schema, TopicInfo, TopicOptions,
+};
+
+use super::Arguments;
+use crate::schema;
+
+/// What a new topic occupies at most, unless its depth is given or would be less than [`DEPTH_MIN`].
+const MEMORY_MAX: u64 = 16 << 20;
+const DEPTH_MIN: u64 = 8;
+
+pub(super) fn open_or_create(directory: &Directory, arguments: &Arguments) -> Result<RawTopic> {
+    let name = &arguments.topic;
+    let schema = arguments.schema.as_deref().map(schema::read).transpose()?;
+    loop {
+        match RawTopic::open_in(directory, name) {
+            Ok(topic) => {
+                check(arguments, &topic.info(), schema.as_ref())?;
+                return Ok(topic);
+            }
+            Err(OpenError::NotFound { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let options = options(arguments, schema.as_ref())?;
+        let created = match &schema {
+            None if arguments.csv => {
+                bail!("there is no topic {name}, and --csv needs its fields (--schema creates it)")
+            }
+            None => RawTopic::create_in(directory, name, &options),
+            Some(schema) => RawTopic::create_with_schema_in(directory, name, &options, schema),
+        };
+        match created {
+            Err(CreateError::Exists { .. }) => {} // somebody else was faster
+            created => return Ok(created?),
+        }
+    }
+}
+
+/// Of a new topic.
+fn options(arguments: &Arguments, schema: Option<&Schema>) -> Result<TopicOptions> {
+    let mut options = TopicOptions::default();
+    options.max_len = arguments.max_len.or(arguments.chunk).unwrap_or(options.max_len);
+    options.subscribers_max = arguments.subscribers_max.unwrap_or(options.subscribers_max);
+    options.timestamp = arguments.timestamp;
+    options.publishers = arguments.shared.map_or(Publishers::Exclusive, Publishers::Shared);
+    match arguments.depth {
+        Some(depth) => options.depth = depth,
+        None => {
+            // As if its messages were bytes: the same size of slot.
+            let mut sized = options.clone();
+            if let Some(schema) = schema.filter(|schema| !schema.is_sequence()) {
+                sized.max_len = schema.size() as u32; // at most 2^30
+            }
+            while sized.depth > DEPTH_MIN && sized.memory::<[u8]>()?.total() > MEMORY_MAX {
+                sized.depth /= 2;
+            }
+            options.depth = sized.depth;
+        }
+    }
+    Ok(options)
+}
+
+/// A topic that is there must be what was asked for, as far as something was.
+fn check(arguments: &Arguments, info: &TopicInfo, schema: Option<&Schema>) -> Result<()> {
+    let topic = &arguments.topic;
+    if schema.is_some() && schema != info.schema.as_ref() {
+        let boxed = |schema: Option<&Schema>| schema.cloned().map(Box::new);
+        let (name, found) = (topic.clone(), boxed(info.schema.as_ref()));
+        return Err(OpenError::Type { name, found, expected: boxed(schema) }.into());
+    }
+    let asked = [
+        ("depth", arguments.depth, info.depth),
+        ("max-len", arguments.max_len.map(u64::from), info.payload_size.into()),
+        ("subscribers-max", arguments.subscribers_max.map(u64::from), info.subscribers_max.into()),
+    ];
+    for (option, asked, found) in asked {
+        if let Some(asked) = asked
+            && asked != found
+        {
+            bail!("topic {topic} exists, with --{option} {found}, not {asked}");
+        }
+    }
+    if arguments.timestamp && !info.timestamp {
+        bail!("topic {topic} exists, without --timestamp");
+    }
+    match (arguments.shared, info.publishers) {
+        (Some(asked), Publishers::Exclusive) => {
+            bail!("topic {topic} exists, without --shared {asked}")
+        }
+        (Some(asked), Publishers::Shared(found)) if asked != found => {
+            bail!("topic {topic} exists, with --shared {found}, not {asked}")
+        }
+        _ => {}
+    }
+    match arguments.chunk {
+        Some(len) if len > info.payload_size => {
+            bail!("topic {topic} exists, and takes {} bytes, not {len}", info.payload_size)
+        }
+        _ => Ok(()),
+    }
+}
