@@ -324,7 +324,7 @@ mod tests {
         for (path, expected) in [
             ("id", Value::U64(u64::MAX)),
             ("legs[0].ratio", Value::I64(-2)),
-            ("legs[1].side", Value::U64(0)),
+            ("legs[1].side", Value::I64(0)),
             ("best.side", Value::Str("Sell".into())),
             ("raw[1]", Value::U64(9)),
         ] {

@@ -76,12 +76,16 @@ impl Random {
 
     fn f64(&mut self) -> String {
         let float = f64::from_bits(self.next());
-        if float.is_finite() { format!("{float:?}") } else { special(float) }
+        if float.is_finite() { serde_json::to_string(&float).unwrap() } else { special(float) }
     }
 
     fn f32(&mut self) -> String {
         let float = f32::from_bits(self.next() as u32);
-        if float.is_finite() { format!("{float:?}") } else { special(float.into()) }
+        if float.is_finite() {
+            serde_json::to_string(&float).unwrap()
+        } else {
+            special(float.into())
+        }
     }
 
     fn text(&mut self) -> &'static str {
@@ -209,7 +213,6 @@ fn each_form_of_output_is_as_documented() {
     );
     let raw = ["echo", "t", "--from", "oldest", "--drain", "--raw"];
     assert_eq!(place.run(&raw).ok().stdout.len(), 3 * 24);
-    assert!(place.run(&["info", "t"]).ok().text().contains("md.Tick, 24 B"), "a message is sized");
 }
 
 #[test]

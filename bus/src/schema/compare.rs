@@ -7,7 +7,7 @@ use super::{Schema, Type};
 /// Most lines of a definition that are shown.
 const ROWS_MAX: usize = 100;
 
-/// A line of a definition: what it is about, and what it says.
+/// A line of a definition: what it is about (a field, by its path; else what is no path), and what it says.
 struct Row {
     key: String,
     text: String,
@@ -37,13 +37,13 @@ pub(crate) fn side_by_side(found: Option<&Schema>, expected: Option<&Schema>) ->
 fn rows(schema: Option<&Schema>) -> Vec<Row> {
     let mut rows = Vec::new();
     let Some(schema) = schema else {
-        rows.push(Row { key: "size".to_owned(), text: "bytes, any number".to_owned() });
+        rows.push(Row { key: String::new(), text: "bytes, any number".to_owned() });
         return rows;
     };
     let each = if schema.is_sequence() { ", any number" } else { "" };
     let (size, align) = (schema.size(), schema.align());
     let text = format!("size {size}, align {align}{each}");
-    rows.push(Row { key: "size".to_owned(), text });
+    rows.push(Row { key: String::new(), text });
     match &schema.root {
         Type::Struct(_) => fields(&schema.root, "", &mut rows),
         root => {
