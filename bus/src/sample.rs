@@ -5,6 +5,8 @@ use std::ops::Deref;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
+use crate::atomics::Relaxed;
+use crate::participant::Participant;
 use crate::payload::Payload;
 use crate::ring::SlotAt;
 use crate::subscriber::Seat;
@@ -54,6 +56,13 @@ impl<'a, T: Payload + ?Sized> Sample<'a, T> {
     /// When it was committed, in nanoseconds of `CLOCK_MONOTONIC`, where the topic carries the time.
     pub fn timestamp_ns(&self) -> Option<u64> {
         self.timestamp_ns
+    }
+
+    /// The entry of its publisher, as [`TopicInfo`](crate::TopicInfo) shows it, on a topic of several; `None` on one of one.
+    pub fn publisher(&self) -> Option<u32> {
+        let Participant { attachment, region, .. } = &self.seat.participant;
+        let is_there = region.geometry().shared && !attachment.is_forked();
+        is_there.then(|| region.slot(self.at).publisher.load(Relaxed)) // stored before the stamp
     }
 
     /// Keeps the message as it is for as long as the result lives, wherever the stream goes meanwhile.

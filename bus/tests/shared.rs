@@ -25,6 +25,22 @@ fn options() -> TopicOptions {
 }
 
 #[test]
+fn a_sample_names_the_entry_of_its_publisher() {
+    let (_path, directory) = directory();
+    let topic = Topic::<u64>::create_in(&directory, "t", &options()).unwrap();
+    let mut subscriber = topic.subscriber(Delivery::Lossy).unwrap();
+    let mut publishers = [topic.publisher().unwrap(), topic.publisher().unwrap()];
+    for (number, publisher) in publishers.iter_mut().enumerate() {
+        publisher.publish(&0).unwrap();
+        assert_eq!(subscriber.receive().unwrap().publisher(), Some(number as u32));
+    }
+    let exclusive = Topic::<u64>::create_in(&directory, "e", &TopicOptions::default()).unwrap();
+    let mut subscriber = exclusive.subscriber(Delivery::Lossy).unwrap();
+    exclusive.publisher().unwrap().publish(&0).unwrap();
+    assert_eq!(subscriber.receive().unwrap().publisher(), None);
+}
+
+#[test]
 fn all_subscribers_see_one_order_in_which_each_publisher_keeps_its_own() {
     const EACH: u64 = 20_000;
     let (_path, directory) = directory();

@@ -50,11 +50,11 @@ impl Message<'_> {
         }
     }
 
-    /// Entry of its publisher: known to observers, of topics with several.
+    /// Entry of its publisher, of topics with several.
     pub(crate) fn publisher(&self) -> Option<u32> {
         match self {
             Message::Observed(observed) => observed.publisher(),
-            Message::Received(_) => None,
+            Message::Received(sample) => sample.publisher(),
         }
     }
 }
