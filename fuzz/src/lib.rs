@@ -6,6 +6,7 @@ pub mod corrupt;
 pub mod input;
 pub mod model;
 pub mod ops;
+pub mod schema;
 pub mod stage;
 
 /// A target, by its name.
@@ -17,4 +18,5 @@ pub const TARGETS: &[Target] = &[
     ("attach_files", attach_files::run),
     ("corrupt", corrupt::run),
     ("ops", ops::run),
+    ("schema", schema::run),
 ];

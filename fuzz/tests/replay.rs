@@ -53,3 +53,8 @@ fn the_corpus_of_corrupt_is_answered_by_results_or_errors() {
 fn the_corpus_of_ops_is_what_the_model_says() {
     replay("ops", random());
 }
+
+#[test]
+fn the_corpus_of_schema_is_answered_by_errors_or_by_schemas_that_say_the_same_again() {
+    replay("schema", random());
+}
