@@ -46,10 +46,28 @@ impl Lease {
         Lease::open(dir, name, Access::ReadOnly)
     }
 
+    /// Whether leases work on the file system of `dir`: on a file without a name there, one description sees what another holds, and no longer
+    /// when it is dropped. `false`: the locks are there and do not work so. Needs permission to write `dir`; leaves nothing.
+    ///
+    /// # Errors
+    /// The kernel refuses: a file without a name (`EOPNOTSUPP`), or the locks.
+    pub fn work_in(dir: BorrowedFd<'_>) -> io::Result<bool> {
+        let file = shm::create_nameless_in(dir)?;
+        let open = || Lease::adopt(|| shm::open_again(file.as_fd()));
+        let (holder, prober) = (open()?, open()?);
+        let taken = holder.take(0)? && prober.is_held_by_another(0)? && !prober.take(0)?;
+        drop(holder);
+        Ok(taken && !prober.is_held_by_another(0)?)
+    }
+
     fn open(dir: BorrowedFd<'_>, name: &str, access: Access) -> io::Result<Lease> {
+        Lease::adopt(|| shm::open_at(dir, name, access))
+    }
+
+    fn adopt(open: impl Fn() -> io::Result<OwnedFd>) -> io::Result<Lease> {
         fork::try_install()?;
         let no_fork = fork::no_fork(); // no child gets the descriptor before the table has it
-        let fd = shm::open_at(dir, name, access)?;
+        let fd = open()?;
         if !no_fork.add(fd.as_fd()) {
             return Err(io::Error::from_raw_os_error(libc::EMFILE));
         }

@@ -11,6 +11,7 @@
 //! | `fork`       | what a child that was forked and did not exec must not keep               |
 //! | `membarrier` | a memory barrier on the running threads of all registered processes       |
 //! | `process`    | process id, start time, number of cores                                   |
+//! | `probe`      | what this machine offers: tried, or read where the kernel states it       |
 //! | `robust`     | the kernel marks the lock word of a thread that dies, and wakes one       |
 //!
 //! Errors are [`std::io::Error`] with the number the kernel gave; where this crate refuses by
@@ -26,6 +27,7 @@ pub mod futex;
 pub mod lease;
 pub mod map;
 pub mod membarrier;
+pub mod probe;
 pub mod process;
 pub mod robust;
 pub mod shm;

@@ -6,7 +6,7 @@
 //! `SIGBUS` at the first touch.
 
 use std::io;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{
@@ -84,6 +84,19 @@ pub fn open_at(dir: BorrowedFd<'_>, name: &str, access: Access) -> io::Result<Ow
     // may meet.
     let flags = access | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
     Ok(rustix::fs::openat(dir, name, flags, Mode::empty())?)
+}
+
+/// A file without a name in the file system of `dir`, empty, for reading and writing, of mode 0600: gone with its last descriptor. `EOPNOTSUPP`
+/// where the file system has none; tmpfs does. See [open(2)](https://man7.org/linux/man-pages/man2/open.2.html), O_TMPFILE.
+pub fn create_nameless_in(dir: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let flags = OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC;
+    Ok(rustix::fs::openat(dir, ".", flags, Mode::RUSR | Mode::WUSR)?)
+}
+
+/// The same file for reading and writing once more, with a description of its own. Needs `/proc`.
+pub fn open_again(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
+    Ok(rustix::fs::openat(CWD, path, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?)
 }
 
 /// Renames `from` to `to` below `dir` in one step, or fails with `EEXIST` where `to` is taken (also

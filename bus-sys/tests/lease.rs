@@ -289,3 +289,17 @@ fn a_fork_while_other_threads_open_and_drop_leases_catches_none() {
     assert_eq!(keepers, 0, "of {} children", children.len());
     assert_eq!(probe.first_held_by_another(0, 2).unwrap(), None);
 }
+
+#[test]
+fn leases_work_where_files_can_be_made_and_trying_it_leaves_nothing() {
+    let place = Place::new();
+    let descriptors = || std::fs::read_dir("/proc/self/fd").unwrap().count();
+    let before = descriptors();
+    for _ in 0..50 {
+        assert!(Lease::work_in(place.dir()).unwrap());
+    }
+    assert!(descriptors() < before + 50, "other tests have a few open at the same time");
+    assert_eq!(shm::list_at(place.dir()).unwrap(), ["lock"]);
+    let proc = shm::open_directory(std::path::Path::new("/proc")).unwrap();
+    assert!(Lease::work_in(proc.as_fd()).is_err());
+}

@@ -22,7 +22,7 @@ pub(crate) const TOPIC: &str = ".topic";
 pub(crate) const DATA: &str = "data";
 pub(crate) const CONTROL: &str = "ctl";
 const NEW: &str = ".new-";
-const OLD: &str = ".old-";
+pub(crate) const OLD: &str = ".old-";
 
 /// Longest topic name in bytes.
 const NAME_MAX: usize = 200;
@@ -36,6 +36,18 @@ pub struct Directory {
     path: PathBuf,
 }
 
+/// What decides where topics live.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum PathSource {
+    /// `$SHMBUS_DIR`
+    ShmbusDir,
+    /// `$XDG_RUNTIME_DIR`, which is in memory.
+    RuntimeDir,
+    /// Neither of them is of use.
+    Fallback,
+}
+
 impl Directory {
     /// `$SHMBUS_DIR`; else `$XDG_RUNTIME_DIR/shmbus` if that is in memory; else `/dev/shm/shmbus-<euid>`. Made with mode 0700 if it is
     /// missing.
@@ -43,19 +55,24 @@ impl Directory {
     /// # Errors
     /// It cannot be made, belongs to somebody else, is open to everybody, or is not a tmpfs.
     pub fn from_env() -> Result<Directory, DirectoryError> {
+        Directory::at(Directory::path_from_env().0)
+    }
+
+    /// Where [`Directory::from_env`] looks, and why there. Makes and checks nothing.
+    pub fn path_from_env() -> (PathBuf, PathSource) {
         let not_empty = |name| std::env::var_os(name).filter(|value| !value.is_empty());
         if let Some(path) = not_empty("SHMBUS_DIR") {
-            return Directory::at(path);
+            return (path.into(), PathSource::ShmbusDir);
         }
         if let Some(runtime) = not_empty("XDG_RUNTIME_DIR") {
             let in_memory = shm::open_directory(Path::new(&runtime))
                 .and_then(|directory| shm::filesystem(directory.as_fd()))
                 .is_ok_and(|filesystem| filesystem.is_tmpfs);
             if in_memory {
-                return Directory::at(Path::new(&runtime).join("shmbus"));
+                return (Path::new(&runtime).join("shmbus"), PathSource::RuntimeDir);
             }
         }
-        Directory::at(format!("/dev/shm/shmbus-{}", shm::effective_uid()))
+        (format!("/dev/shm/shmbus-{}", shm::effective_uid()).into(), PathSource::Fallback)
     }
 
     /// The directory `path`, made with mode 0700 if only it is missing.
@@ -289,25 +306,35 @@ pub(crate) fn remove_topic(parent: BorrowedFd<'_>) -> io::Result<()> {
 /// Removes what creators and removers that were killed left in `parent`.
 pub(crate) fn remove_leftovers(parent: BorrowedFd<'_>) -> io::Result<()> {
     for name in shm::list_at(parent)? {
-        if name.starts_with(OLD) {
-            let _ = discard(parent, &name);
-        } else if name.starts_with(NEW) && !is_being_built(parent, &name) {
-            // Renaming claims it. If that fails, it was published or claimed meanwhile. A creator that lives, and has
-            // no lease yet, finds its draft gone and begins again.
-            let old = format!("{OLD}{:016x}", random());
-            if shm::publish_at(parent, &name, &old).is_ok() {
-                crash::point("leftover.claimed");
-                let _ = discard(parent, &old);
-            }
+        if is_leftover(parent, &name) {
+            let _ = remove_leftover(parent, &name);
         }
     }
     Ok(())
 }
 
+/// Whether a name in a topic's directory is that of something which nobody builds.
+pub(crate) fn is_leftover(parent: BorrowedFd<'_>, name: &str) -> bool {
+    name.starts_with(OLD) || name.starts_with(NEW) && !is_being_built(parent, name)
+}
+
+/// Removes what [`is_leftover`] was true of.
+pub(crate) fn remove_leftover(parent: BorrowedFd<'_>, name: &str) -> io::Result<()> {
+    if !name.starts_with(NEW) {
+        return discard(parent, name);
+    }
+    // Renaming claims it. If that fails, it was published or claimed meanwhile. A creator that lives, and has
+    // no lease yet, finds its draft gone and begins again.
+    let old = format!("{OLD}{:016x}", random());
+    shm::publish_at(parent, name, &old)?;
+    crash::point("leftover.claimed");
+    discard(parent, &old)
+}
+
 /// Whether the creator of a draft holds its lease, as far as can be told.
 fn is_being_built(parent: BorrowedFd<'_>, name: &str) -> bool {
     shm::open_directory_at(parent, name)
-        .and_then(|directory| Lease::open_at(directory.as_fd(), CONTROL))
+        .and_then(|directory| Lease::open_read_only_at(directory.as_fd(), CONTROL))
         .and_then(|lease| lease.is_held_by_another(CREATOR_LEASE))
         .unwrap_or_else(|error| error.kind() != io::ErrorKind::NotFound)
 }

@@ -17,5 +17,6 @@ pages! {
     "sizing.md" as Sizing,
     "waiting.md" as Waiting,
     "operations.md" as Operations,
+    "upkeep.md" as Upkeep,
     "command-line.md" as CommandLine,
 }

@@ -58,7 +58,7 @@
 //! | `ring` | the protocol: table, exclusive and shared publishers, reader, holds, watcher |
 //! | `recovery`, `repair` | what is done for the dead, and for those who stand still |
 //! | `lock`, `sweep` | one does it for all: the recovery lock, and who sweeps when |
-//! | `participant`, `directory` | leases and entries; where topics live |
+//! | `participant`, `directory`, `leftovers` | leases and entries; where topics live; what killed processes leave there |
 //! | `message`, `kind`, `checked`, `schema` | what messages are: at compile time; field types checked on reading; at run time, as text, for tools |
 //! | `raw` | messages without their type |
 //! | `internals` | what this project's own tests and fuzz targets need beside it; no part of what it promises |
@@ -94,6 +94,8 @@ mod header;
 pub mod internals;
 #[cfg(not(loom))]
 mod kind;
+#[cfg(not(loom))]
+mod leftovers;
 #[cfg(not(loom))]
 mod loan;
 #[cfg(not(loom))]
@@ -133,9 +135,10 @@ pub use ring::reader::Start;
 pub use self::{
     batch::Batch,
     checked::{Bool, Enum, EnumRepr, FixedStr, MessageEnum, TextError, UnknownValue},
-    directory::Directory,
+    directory::{Directory, PathSource},
     error::*,
     kind::{EnumKind, Kind, Scalar, StructKind, Variant},
+    leftovers::{Leftover, LeftoverKind},
     loan::Loan,
     message::{Field, Message},
     observer::{Observed, Observer},

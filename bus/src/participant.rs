@@ -116,6 +116,12 @@ impl Attachment {
         recovery::sweep(region, region.publishers(), |index| self.lives(index))
     }
 
+    /// Declares whoever is dead in it dead: subscribers and publishers. Whoever cannot be asked about counts as alive.
+    pub(crate) fn sweep_all(&self) -> u32 {
+        let region = &*self.region;
+        recovery::sweep(region, region.entries(), |index| self.is_held(index).unwrap_or(true))
+    }
+
     /// Takes an entry of `candidates` whose lease is free, entries that nobody used last first. Also the owner before, where it is found
     /// dead by that.
     pub(crate) fn occupy(

@@ -5,7 +5,7 @@ use std::marker::PhantomData;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use shmbus_sys::shm::{self, Access};
+use shmbus_sys::shm;
 use shmbus_sys::{clock, membarrier};
 
 use crate::atomics::{Acquire, Relaxed, Release};
@@ -386,7 +386,7 @@ impl<T: Payload + ?Sized> Topic<T> {
     /// [`Topic::open_in`] with one writable mapping for publishers and subscribers: joining costs a lease then, and no mapping.
     pub(crate) fn open_writable(directory: &Directory, name: &str) -> Result<Self, OpenError> {
         let attachment =
-            Attachment::open_as(name, open_directory(directory, name)?, Access::ReadWrite)?;
+            Attachment::open_as(name, open_directory(directory, name)?, shm::Access::ReadWrite)?;
         header::check_type::<T>(name, &attachment.description.carried)?;
         Ok(Topic { attachment: Arc::new(attachment), payload: PhantomData })
     }
@@ -398,7 +398,7 @@ fn open(directory: &Directory, name: &str) -> Result<Attachment, OpenError> {
 }
 
 /// Opens a topic's own directory.
-fn open_directory(directory: &Directory, name: &str) -> Result<OwnedFd, OpenError> {
+pub(crate) fn open_directory(directory: &Directory, name: &str) -> Result<OwnedFd, OpenError> {
     let topic = TopicName::new(name)?;
     let root = directory.open()?;
     topic

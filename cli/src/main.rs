@@ -2,10 +2,13 @@
 //! 0 done, 1 failed, 2 wrong usage, 130 interrupted. A reader that closes its end of a pipe is no failure.
 //! Results go to standard output, diagnostics to standard error.
 
+mod completions;
 mod csv;
 mod demo;
+mod doctor;
 mod echo;
 mod field;
+mod gc;
 mod info;
 mod input;
 mod interrupt;
@@ -16,7 +19,7 @@ mod schema;
 mod text;
 mod value;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use shmbus::{Directory, DirectoryError};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -52,8 +55,12 @@ enum Command {
     List(list::Arguments),
     Info(info::Arguments),
     Schema(schema::Arguments),
+    Doctor(doctor::Arguments),
+    Gc(gc::Arguments),
     #[command(name = "rm")]
     Remove(remove::Arguments),
+    Completions(completions::CompletionsArguments),
+    Man(completions::ManArguments),
     Demo(demo::Arguments),
     #[command(hide = true)]
     DemoChild(demo::ChildArguments),
@@ -79,7 +86,11 @@ fn run(command: Command, dir: Option<&Path>) -> anyhow::Result<()> {
         Command::List(arguments) => list::run(&directory(dir)?, &arguments),
         Command::Info(arguments) => info::run(&directory(dir)?, &arguments),
         Command::Schema(arguments) => schema::run(&directory(dir)?, &arguments),
+        Command::Doctor(arguments) => doctor::run(dir, &arguments),
+        Command::Gc(arguments) => gc::run(&directory(dir)?, &arguments),
         Command::Remove(arguments) => remove::run(&directory(dir)?, &arguments),
+        Command::Completions(a) => completions::completions(Arguments::command(), &a),
+        Command::Man(arguments) => completions::man(Arguments::command(), &arguments),
         Command::Demo(arguments) => demo::run(&directory(dir)?, &arguments),
         Command::DemoChild(arguments) => demo::run_child(&arguments),
     }

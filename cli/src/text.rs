@@ -34,10 +34,15 @@ pub(crate) fn size(bytes: u64) -> String {
     }
 }
 
+/// How long ago a time is; nothing for one to come.
+pub(crate) fn elapsed(ns_since_1970: u64) -> Duration {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    now.saturating_sub(Duration::from_nanos(ns_since_1970))
+}
+
 /// How long ago a time is, in the largest unit of which there is one at least.
 pub(crate) fn ago(ns_since_1970: u64) -> String {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let seconds = now.saturating_sub(Duration::from_nanos(ns_since_1970)).as_secs();
+    let seconds = elapsed(ns_since_1970).as_secs();
     match seconds {
         0..60 => format!("{seconds} s ago"),
         60..3600 => format!("{} min ago", seconds / 60),

@@ -409,15 +409,8 @@ fn the_option_dir_is_another_way_to_say_where_topics_live() {
 }
 
 #[test]
-fn every_command_has_an_example() {
+fn the_help_has_the_exit_codes() {
     let place = Place::new();
-    for command in ["pub", "echo", "list", "info", "schema", "rm"] {
-        let help = place.run(&[command, "--help"]).ok();
-        let example = format!("shmbus {command} ");
-        let example = if command == "list" { "shmbus list" } else { &example };
-        let (_, examples) = help.text().split_once("\nExamples:\n").unwrap();
-        assert!(examples.contains(example), "{examples}");
-    }
     let help = place.run(&["--help"]).ok();
     for code in ["  0 ", "  1 ", "  2 ", "  130 "] {
         assert!(help.text().contains(code));

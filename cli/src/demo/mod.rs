@@ -41,6 +41,11 @@ use std::io::{self, IsTerminal, Write};
 use topic::DemoTopic;
 use transport::{Flow, Transport};
 
+const EXAMPLES: &str = "\
+Examples:
+  shmbus demo
+  shmbus demo --transports shmbus,unix --json";
+
 /// Fan market data out to several processes: over shared memory, sockets and pipes, measured.
 ///
 /// One feed process publishes quotes on a fixed schedule; subscriber processes receive and check them: one reliable (the
@@ -48,6 +53,7 @@ use transport::{Flow, Transport};
 /// was due until a subscriber had checked it, so that stalls count. Then the feed is killed in the middle of writing a quote
 /// and a new one takes over.
 #[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub(crate) struct Arguments {
     /// How long to publish over each transport
     #[arg(long, value_name = "S", default_value_t = 2.0, value_parser = seconds)]

@@ -73,6 +73,15 @@ impl Place {
         Running(Some(self.command(arguments).stdout(file).spawn().unwrap()))
     }
 
+    /// The commands of the program, as its help lists them.
+    pub(crate) fn verbs(&self) -> Vec<String> {
+        let help = self.run(&["--help"]).ok();
+        let (_, list) = help.text().split_once("\nCommands:\n").unwrap();
+        let lines = list.lines().take_while(|line| !line.is_empty());
+        let verbs = lines.filter_map(|line| line.strip_prefix("  ")?.split(' ').next());
+        verbs.filter(|verb| !["", "help"].contains(verb)).map(str::to_owned).collect()
+    }
+
     /// Waits until `is_so` is true of topic `name`.
     pub(crate) fn wait_until(&self, name: &str, is_so: impl Fn(&TopicInfo) -> bool) {
         while !self.directory().inspect(name).is_ok_and(|info| is_so(&info)) {

@@ -1,0 +1,104 @@
+//! `shmbus doctor`: what may be in the way on this machine, and what to do about it.
+//!
+//! The checks are in two files: `machine` is what the kernel offers, `place` what is in the directory. Each makes findings; here they are printed.
+
+mod machine;
+mod place;
+
+use std::io::{self, Write};
+use std::path::Path;
+
+use anyhow::{Result, bail};
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+const EXAMPLES: &str = "\
+Examples:
+  shmbus doctor
+  shmbus doctor --json | jq -c 'select(.level != \"ok\")'
+
+Levels: ok; note (worth knowing); warning (it works, not as well as it could); problem (something does not work). The status
+is 1 where there is a problem. Nothing is changed: `shmbus gc` gives back what is left over.";
+
+/// Look what may be in the way on this machine, and say what to do about it
+#[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Arguments {
+    /// One JSON object per line
+    #[arg(long)]
+    json: bool,
+}
+
+/// How bad a finding is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Level {
+    Ok,
+    Note,
+    Warning,
+    Problem,
+}
+
+/// What one check has found. Sizes in bytes.
+#[derive(Serialize)]
+struct Finding {
+    check: &'static str,
+    level: Level,
+    finding: String,
+    /// What to do about it, in one line.
+    advice: Option<String>,
+    /// The same as numbers and words, for programs.
+    facts: Map<String, Value>,
+}
+
+impl Finding {
+    fn new(check: &'static str, level: Level, finding: impl Into<String>) -> Finding {
+        Finding { check, level, finding: finding.into(), advice: None, facts: Map::new() }
+    }
+
+    fn advice(mut self, advice: impl Into<String>) -> Finding {
+        self.advice = Some(advice.into());
+        self
+    }
+
+    fn fact(mut self, name: &str, value: impl Into<Value>) -> Finding {
+        self.facts.insert(name.to_owned(), value.into());
+        self
+    }
+
+    fn text(&self) -> String {
+        let level = match self.level {
+            Level::Ok => "ok",
+            Level::Note => "note",
+            Level::Warning => "warning",
+            Level::Problem => "problem",
+        };
+        let mut text = format!("{level:<8} {:<14} {}\n", self.check, self.finding);
+        if let Some(advice) = &self.advice {
+            text += &format!("{:23} -> {advice}\n", "");
+        }
+        text
+    }
+}
+
+/// `dir` is the option `--dir`. The directory is not made here, unlike by every other command.
+pub(crate) fn run(dir: Option<&Path>, arguments: &Arguments) -> Result<()> {
+    let mut findings = place::directory(dir);
+    findings.extend(machine::all());
+    findings.extend(place::contents(dir));
+    let mut output = String::new();
+    for finding in &findings {
+        match arguments.json {
+            true => output += &(serde_json::to_string(finding)? + "\n"),
+            false => output += &finding.text(),
+        }
+    }
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(output.as_bytes())?;
+    stdout.flush()?;
+    match findings.iter().filter(|finding| finding.level == Level::Problem).count() {
+        0 => Ok(()),
+        1 => bail!("there is a problem"),
+        count => bail!("there are {count} problems"),
+    }
+}

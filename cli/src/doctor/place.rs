@@ -1,0 +1,204 @@
+//! Where topics live, and what is there.
+
+use std::fs::Metadata;
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use shmbus::{Directory, OpenError, PathSource, TopicInfo};
+use shmbus_sys::lease::Lease;
+use shmbus_sys::shm;
+
+use super::{Finding, Level};
+use crate::text;
+
+/// With less than this free, a topic of common size may not fit.
+const FREE_FEW: u64 = 16 << 20;
+
+/// Which directory, whose, and what it lies on.
+pub(super) fn directory(dir: Option<&Path>) -> Vec<Finding> {
+    let (path, why) = path(dir);
+    let shown = path.display();
+    let metadata = match path.symlink_metadata() {
+        Ok(metadata) => metadata,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            let made = "the first command that needs it makes it, if only its last part is missing";
+            let missing =
+                Finding::new("directory", Level::Note, format!("{shown} ({why}): missing"));
+            let mut findings = vec![missing.advice(made).fact("path", path_of(&path))];
+            findings.extend(path.parent().filter(|parent| parent.is_dir()).and_then(file_system));
+            return findings;
+        }
+        Err(error) => {
+            let finding = format!("{shown} ({why}): {error}");
+            return vec![Finding::new("directory", Level::Problem, finding).advice(CHOOSE)];
+        }
+    };
+    let mut findings = vec![usable(&path, why, &metadata)];
+    findings.extend(file_system(&path));
+    findings.push(leases(&path));
+    findings
+}
+
+const CHOOSE: &str = "choose another one with SHMBUS_DIR or --dir";
+
+/// Where, and why there. The same for each process that is to meet this one.
+fn path(dir: Option<&Path>) -> (PathBuf, &'static str) {
+    if let Some(dir) = dir {
+        return (dir.to_owned(), "--dir");
+    }
+    let (path, source) = Directory::path_from_env();
+    let why = match source {
+        PathSource::ShmbusDir => "SHMBUS_DIR",
+        PathSource::RuntimeDir => "XDG_RUNTIME_DIR, as SHMBUS_DIR is not set",
+        PathSource::Fallback => "SHMBUS_DIR is not set, XDG_RUNTIME_DIR is not in memory",
+        _ => "the environment",
+    };
+    (path, why)
+}
+
+fn path_of(path: &Path) -> String {
+    path.display().to_string()
+}
+
+fn usable(path: &Path, why: &str, metadata: &Metadata) -> Finding {
+    let (uid, mode) = (metadata.uid(), metadata.mode() & 0o7777);
+    let place = format!("{} ({why}), of uid {uid}, mode {mode:o}", path.display());
+    let finding = match Directory::at(path) {
+        Ok(_) => Finding::new("directory", Level::Ok, place),
+        Err(error) => {
+            let error = format!("{place}: {:#}", anyhow::Error::from(error));
+            Finding::new("directory", Level::Problem, error).advice(CHOOSE)
+        }
+    };
+    finding.fact("path", path_of(path)).fact("uid", uid).fact("mode", format!("{mode:o}"))
+}
+
+fn file_system(path: &Path) -> Option<Finding> {
+    let found = shm::open_directory(path).and_then(|fd| shm::filesystem(fd.as_fd())).ok()?;
+    let (total, free) = (found.total_bytes, found.available_bytes);
+    let finding = match (found.is_tmpfs, total) {
+        (false, _) => Finding::new("file system", Level::Warning, "not a tmpfs")
+            .advice("writing back to a disk stalls publishers: a directory below /dev/shm"),
+        (true, 0) => Finding::new("file system", Level::Ok, "a tmpfs without a limit"),
+        (true, _) => {
+            let size = format!("a tmpfs of {}, {} free", text::size(total), text::size(free));
+            match free {
+                0..FREE_FEW => Finding::new("file system", Level::Warning, size).advice(
+                    "topics are allocated when they are created: shmbus gc --unused, or a larger tmpfs (size=, --shm-size)",
+                ),
+                _ => Finding::new("file system", Level::Ok, size),
+            }
+        }
+    };
+    Some(finding.fact("tmpfs", found.is_tmpfs).fact("size", total).fact("available", free))
+}
+
+/// Whether locks tell who lives, on this very file system.
+fn leases(path: &Path) -> Finding {
+    match shm::open_directory(path).and_then(|fd| Lease::work_in(fd.as_fd())) {
+        Ok(true) => Finding::new("OFD locks", Level::Ok, "work here"),
+        Ok(false) => Finding::new("OFD locks", Level::Problem, "have no effect here").advice(CHOOSE),
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+            let finding = "not tried: you may not create files here";
+            Finding::new("OFD locks", Level::Note, finding)
+                .advice("reading topics works where their files may be read; creating takes write permission")
+        }
+        Err(error) => Finding::new("OFD locks", Level::Problem, format!("refused: {error}"))
+            .advice("who lives is asked by fcntl(F_OFD_SETLK): another file system, or filter of system calls"),
+    }
+}
+
+/// What is there: topics, and what killed processes left.
+pub(super) fn contents(dir: Option<&Path>) -> Vec<Finding> {
+    let (path, _) = path(dir);
+    if !path.exists() {
+        return Vec::new();
+    }
+    // Said already why not.
+    let Ok(directory) = Directory::at(&path) else { return Vec::new() };
+    let mut findings = Vec::new();
+    match directory.leftovers() {
+        Ok(leftovers) => findings.extend(leftovers.iter().map(|leftover| {
+            let finding = format!("{} ({})", leftover.path.display(), text::size(leftover.bytes));
+            Finding::new("left over", Level::Note, finding)
+                .advice("of a killed process; the next create there removes it, or shmbus gc --yes")
+                .fact("path", path_of(&leftover.path))
+                .fact("bytes", leftover.bytes)
+        })),
+        Err(error) => findings.push(unreadable("left over", error)),
+    }
+    let names = directory.topics().unwrap_or_else(|error| {
+        findings.push(unreadable("topics", error));
+        Vec::new()
+    });
+    let mut whole = 0_u64;
+    for name in names {
+        match directory.inspect(&name) {
+            Ok(info) => {
+                whole += 1;
+                findings.extend(topic(&info));
+            }
+            Err(OpenError::NotFound { .. }) => {}
+            Err(error) => findings.push(broken(&name, error)),
+        }
+    }
+    let finding = format!("{whole} can be read");
+    findings.push(Finding::new("topics", Level::Ok, finding).fact("readable", whole));
+    findings
+}
+
+fn unreadable(check: &'static str, error: impl Into<anyhow::Error>) -> Finding {
+    Finding::new(check, Level::Problem, format!("{:#}", error.into())).advice(CHOOSE)
+}
+
+/// A topic that cannot be opened.
+fn broken(name: &str, error: OpenError) -> Finding {
+    let (level, advice) = match &error {
+        OpenError::Permission { .. } => {
+            (Level::Warning, "its creator's TopicOptions::mode decides who may read it".to_owned())
+        }
+        OpenError::Retired { .. } => {
+            (Level::Note, format!("removed, and its name is still there: shmbus rm --force {name}"))
+        }
+        OpenError::Version { .. } => (
+            Level::Problem,
+            "use the program of that version, or remove the topic with it".to_owned(),
+        ),
+        _ => (Level::Problem, format!("it cannot be repaired: shmbus rm --force {name}")),
+    };
+    Finding::new("topic", level, format!("{:#}", anyhow::Error::from(error)))
+        .advice(advice)
+        .fact("topic", name)
+}
+
+/// What is remarkable about a topic: participants that are dead, or that there are none.
+fn topic(info: &TopicInfo) -> Vec<Finding> {
+    let name = &info.name;
+    let dead = info.participants.iter().filter(|one| !one.alive).map(|one| {
+        let finding = format!("topic {name}: the one of entry {}, pid {}", one.entry, one.pid);
+        Finding::new("dead", Level::Note, finding)
+            .advice("the next who joins takes its place, or shmbus gc --yes")
+            .fact("topic", name.as_str())
+            .fact("entry", one.entry)
+            .fact("pid", one.pid)
+            .fact("held_blocks", one.held_blocks)
+    });
+    let mut findings: Vec<Finding> = dead.collect();
+    if !info.participants.iter().any(|one| one.alive) {
+        let memory = info.memory.total();
+        let created = text::ago(info.created_ns);
+        let finding =
+            format!("topic {name}: nobody takes part; {}, created {created}", text::size(memory));
+        findings.push(
+            Finding::new("unused", Level::Note, finding)
+                .advice(format!(
+                    "it keeps its last messages; if nobody wants them: shmbus rm {name}"
+                ))
+                .fact("topic", name.as_str())
+                .fact("memory", memory)
+                .fact("created_ns", info.created_ns),
+        );
+    }
+    findings
+}

@@ -1,0 +1,230 @@
+//! `doctor` and `gc`: what is wrong is found, what is left over is given back, and what lives is left alone.
+
+mod program;
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
+use program::{Done, Place, Running};
+use rustix::process::Signal;
+use serde_json::Value;
+use shmbus::{Topic, TopicOptions};
+
+fn published(place: &Place, topic: &str) {
+    place.run_with(b"a\n", &["pub", topic, "--depth", "8"]).ok();
+}
+
+fn echoing(place: &Place, topic: &str) -> Running {
+    let echo = place.start(&["echo", topic, "--reliable"]);
+    place.wait_until(topic, |info| info.participants.iter().any(|one| one.alive));
+    echo
+}
+
+fn killed(mut running: Running) {
+    running.signal(Signal::KILL);
+    drop(running);
+}
+
+/// What a killed creator leaves.
+fn draft(place: &Place, topic: &str) -> String {
+    let path = place.topics_path().join(topic).join(".new-0123456789abcdef");
+    fs::create_dir_all(&path).unwrap();
+    fs::write(path.join("ctl"), b"12345").unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+fn objects(done: &Done) -> Vec<Value> {
+    done.text().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// The findings of doctor about `check`.
+fn findings(done: &Done, check: &str) -> Vec<Value> {
+    objects(done).into_iter().filter(|one| one["check"] == check).collect()
+}
+
+#[test]
+fn doctor_finds_nothing_wrong_where_everything_works() {
+    let place = Place::new();
+    published(&place, "t");
+    let _echo = echoing(&place, "t");
+    let done = place.run(&["doctor", "--json"]).ok();
+    for check in ["directory", "file system", "OFD locks", "futex_waitv", "topics"] {
+        let found = findings(&done, check);
+        assert!(found.len() == 1 && found[0]["level"] == "ok", "{check}: {found:?}");
+    }
+    for check in [
+        "kernel",
+        "membarrier",
+        "io_uring",
+        "RLIMIT_NOFILE",
+        "RLIMIT_MEMLOCK",
+        "RLIMIT_CORE",
+        "clock",
+    ] {
+        assert_eq!(findings(&done, check).len(), 1, "{check}");
+    }
+    let system = &findings(&done, "file system")[0]["facts"];
+    assert!(system["size"].as_u64().unwrap() >= system["available"].as_u64().unwrap());
+    assert_eq!(findings(&done, "topics")[0]["facts"]["readable"], 1);
+    let of_topics = ["dead", "unused", "left over", "topic"];
+    assert!(of_topics.iter().all(|check| findings(&done, check).is_empty()), "{done:?}");
+    assert_eq!(fs::read_dir(place.topics_path()).unwrap().count(), 1, "it leaves nothing");
+    let done = place.run(&["doctor"]).ok();
+    assert!(done.text().lines().all(|line| line.len() > 10) && done.stderr.is_empty());
+}
+
+#[test]
+fn doctor_names_the_dead_the_unused_and_what_is_left_over_with_what_to_do() {
+    let place = Place::new();
+    published(&place, "t");
+    let mut echo = echoing(&place, "t");
+    let pid = echo.pid();
+    killed(echo);
+    let draft = draft(&place, "u");
+    let done = place.run(&["doctor", "--json"]).ok();
+    let [dead] = &findings(&done, "dead")[..] else { panic!("{done:?}") };
+    assert_eq!((&dead["level"], &dead["facts"]["pid"]), (&"note".into(), &pid.into()));
+    assert_eq!(dead["facts"]["topic"], "t");
+    assert_eq!(findings(&done, "unused")[0]["facts"]["topic"], "t");
+    assert_eq!(findings(&done, "left over")[0]["facts"]["path"], draft);
+    let done = place.run(&["doctor"]).ok();
+    for words in [&pid.to_string()[..], "shmbus gc --yes", "shmbus rm t", &draft] {
+        assert!(done.text().contains(words), "{words} is not in {}", done.text());
+    }
+}
+
+#[test]
+fn doctor_says_why_a_topic_cannot_be_opened_and_fails() {
+    let place = Place::new();
+    published(&place, "damaged");
+    published(&place, "whole");
+    fs::write(place.topics_path().join("damaged/.topic/data"), [0; 8192]).unwrap();
+    let done = place.run(&["doctor", "--json"]).failed(1, &["there is a problem"]);
+    let [damaged] = &findings(&done, "topic")[..] else { panic!("{done:?}") };
+    assert_eq!(
+        (&damaged["level"], &damaged["facts"]["topic"]),
+        (&"problem".into(), &"damaged".into())
+    );
+    assert!(damaged["finding"].as_str().unwrap().contains("not a file of shmbus"));
+    assert_eq!(damaged["advice"], "it cannot be repaired: shmbus rm --force damaged");
+}
+
+#[test]
+fn doctor_says_which_directory_why_and_what_is_wrong_with_it() {
+    let place = Place::new();
+    let directory = |done: &Done| findings(done, "directory")[0].clone();
+    let done = place.run(&["doctor", "--json"]).ok();
+    assert_eq!(directory(&done)["level"], "note");
+    let said = directory(&done)["finding"].as_str().unwrap().to_owned();
+    assert!(said.contains("(SHMBUS_DIR)") && said.contains("missing"), "{said}");
+    published(&place, "t");
+    fs::set_permissions(place.topics_path(), fs::Permissions::from_mode(0o777)).unwrap();
+    let done = place.run(&["doctor", "--json"]).failed(1, &["problem"]);
+    assert_eq!(
+        (&directory(&done)["level"], &directory(&done)["facts"]["mode"]),
+        (&"problem".into(), &"777".into())
+    );
+    let done = place.run(&["doctor", "--json", "--dir", "/proc"]).failed(1, &["problem"]);
+    assert!(directory(&done)["finding"].as_str().unwrap().contains("(--dir)"));
+    assert_eq!(findings(&done, "file system")[0]["facts"]["tmpfs"], false);
+}
+
+#[test]
+fn gc_lists_and_changes_nothing_until_it_is_told_to() {
+    let place = Place::new();
+    published(&place, "t");
+    killed(echoing(&place, "t"));
+    let draft = draft(&place, "u");
+    for _ in 0..2 {
+        let done = place.run(&["gc"]).ok();
+        assert_eq!(
+            done.text(),
+            format!(
+                "{draft}: its creator was killed (5 B)\ntopic t: 1 of its participants are dead\n"
+            )
+        );
+        assert_eq!(done.stderr, "shmbus: nothing was changed: with --yes this is given back\n");
+    }
+    let done = place.run(&["gc", "--yes"]).ok();
+    let lines: Vec<&str> = done.text().lines().collect();
+    assert!(
+        lines.len() == 2 && lines.iter().all(|line| line.starts_with("given back: ")),
+        "{lines:?}"
+    );
+    assert!(!place.topics_path().join("u").exists());
+    assert_eq!(place.directory().inspect("t").unwrap().participants.len(), 0);
+    let done = place.run(&["gc", "--yes"]).ok();
+    assert_eq!((done.text(), &done.stderr[..]), ("", ""));
+}
+
+#[test]
+fn gc_leaves_alone_what_lives() {
+    let place = Place::new();
+    published(&place, "t");
+    published(&place, "unused");
+    let mut alive = echoing(&place, "t");
+    alive.stop(); // stopped is not dead
+    let dead = place.start(&["echo", "t"]);
+    place.wait_until("t", |info| info.participants.len() == 2);
+    killed(dead);
+    place.run(&["gc", "--unused", "--yes"]).ok();
+    assert_eq!(place.directory().topics().unwrap(), ["t"]);
+    let [one] = &place.directory().inspect("t").unwrap().participants[..] else { panic!("one") };
+    assert_eq!((one.pid, one.alive), (alive.pid(), true));
+    alive.signal(Signal::CONT);
+    place.run_with(b"x\n", &["pub", "t", "--remove"]).ok();
+    assert_eq!(alive.finish().ok().text(), "x\n");
+}
+
+#[test]
+fn gc_removes_topics_without_participants_only_if_asked_and_old_enough() {
+    let place = Place::new();
+    published(&place, "t");
+    assert_eq!(place.run(&["gc", "--yes"]).ok().text(), "");
+    assert_eq!(place.run(&["gc", "--unused", "--older", "1h", "--yes"]).ok().text(), "");
+    place.run(&["gc", "--older", "1h"]).failed(2, &["--unused"]);
+    place.run(&["gc", "--unused", "--older", "1"]).failed(2, &["7d"]);
+    let done = place.run(&["gc", "--unused", "--json"]).ok();
+    let [item] = &objects(&done)[..] else { panic!("{done:?}") };
+    assert_eq!(
+        (&item["kind"], &item["name"], &item["done"]),
+        (&"unused_topic".into(), &"t".into(), &false.into())
+    );
+    let memory = place.directory().inspect("t").unwrap().memory.total();
+    assert_eq!(item["bytes"], memory);
+    let done = place.run(&["gc", "--unused", "--older", "0s", "--yes", "--json"]).ok();
+    assert_eq!(objects(&done)[0]["done"], true);
+    assert!(fs::read_dir(place.topics_path()).unwrap().next().is_none());
+}
+
+#[test]
+fn gc_frees_the_place_of_a_dead_publisher_and_the_topic_goes_on() {
+    let place = Place::new();
+    let topic = Topic::<[u8]>::create_in(
+        &place.directory(),
+        "t",
+        &TopicOptions { max_len: 64, ..Default::default() },
+    );
+    let mut subscriber = topic.unwrap().subscriber(shmbus::Delivery::Reliable).unwrap();
+    let mut publisher = place.start(&["pub", "t", "--max-len", "64"]);
+    let mut input = publisher.stdin();
+    std::io::Write::write_all(&mut input, b"first\n").unwrap();
+    assert_eq!(&*subscriber.receive().unwrap(), b"first");
+    killed(publisher);
+    let done = place.run(&["gc", "--yes"]).ok();
+    assert_eq!(done.text(), "given back: topic t: 1 of its participants are dead\n");
+    place.run_with(b"second\n", &["pub", "t"]).ok();
+    assert_eq!(&*subscriber.receive().unwrap(), b"second");
+}
+
+#[test]
+fn gc_says_what_it_cannot_look_at_and_does_the_rest() {
+    let place = Place::new();
+    published(&place, "damaged");
+    fs::write(place.topics_path().join("damaged/.topic/data"), [0; 8192]).unwrap();
+    draft(&place, "u");
+    let done = place.run(&["gc", "--unused", "--yes"]).failed(1, &["damaged", "one thing"]);
+    assert_eq!(done.text().lines().count(), 1);
+    assert!(place.topics_path().join("damaged/.topic/data").exists());
+    assert!(!place.topics_path().join("u").exists());
+}
