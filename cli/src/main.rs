@@ -2,22 +2,29 @@
 //! 0 done, 1 failed, 2 wrong usage, 130 interrupted. A reader that closes its end of a pipe is no failure.
 //! Results go to standard output, diagnostics to standard error.
 
+mod bandwidth;
 mod completions;
 mod csv;
+mod delay;
 mod demo;
 mod doctor;
 mod echo;
 mod field;
 mod gc;
+mod hz;
 mod info;
 mod input;
 mod interrupt;
 mod list;
 mod publish;
+mod rates;
 mod remove;
 mod schema;
+mod stat;
 mod text;
+mod top;
 mod value;
+mod windows;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use shmbus::{Directory, DirectoryError};
@@ -55,6 +62,12 @@ enum Command {
     List(list::Arguments),
     Info(info::Arguments),
     Schema(schema::Arguments),
+    Hz(hz::Arguments),
+    #[command(name = "bw")]
+    Bandwidth(bandwidth::Arguments),
+    Delay(delay::Arguments),
+    Top(top::Arguments),
+    Stat(stat::Arguments),
     Doctor(doctor::Arguments),
     Gc(gc::Arguments),
     #[command(name = "rm")]
@@ -86,6 +99,11 @@ fn run(command: Command, dir: Option<&Path>) -> anyhow::Result<()> {
         Command::List(arguments) => list::run(&directory(dir)?, &arguments),
         Command::Info(arguments) => info::run(&directory(dir)?, &arguments),
         Command::Schema(arguments) => schema::run(&directory(dir)?, &arguments),
+        Command::Hz(arguments) => hz::run(&directory(dir)?, &arguments),
+        Command::Bandwidth(arguments) => bandwidth::run(&directory(dir)?, &arguments),
+        Command::Delay(arguments) => delay::run(&directory(dir)?, &arguments),
+        Command::Top(arguments) => top::run(&directory(dir)?, &arguments),
+        Command::Stat(arguments) => stat::run(&directory(dir)?, &arguments),
         Command::Doctor(arguments) => doctor::run(dir, &arguments),
         Command::Gc(arguments) => gc::run(&directory(dir)?, &arguments),
         Command::Remove(arguments) => remove::run(&directory(dir)?, &arguments),

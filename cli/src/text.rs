@@ -40,6 +40,30 @@ pub(crate) fn elapsed(ns_since_1970: u64) -> Duration {
     now.saturating_sub(Duration::from_nanos(ns_since_1970))
 }
 
+/// Messages a second.
+pub(crate) fn rate(per_second: f64) -> String {
+    match per_second {
+        0.0 => "0".to_owned(),
+        small if small < 100.0 => format!("{small:.2}"),
+        _ => format!("{per_second:.0}"),
+    }
+}
+
+/// A length of time, in the largest unit of which there is one at least.
+pub(crate) fn time(ns: u64) -> String {
+    match ns {
+        0..1_000 => format!("{ns} ns"),
+        1_000..1_000_000 => format!("{:.1} us", ns as f64 / 1e3),
+        1_000_000..1_000_000_000 => format!("{:.1} ms", ns as f64 / 1e6),
+        _ => format!("{:.2} s", ns as f64 / 1e9),
+    }
+}
+
+/// What is there, or `-`.
+pub(crate) fn or_dash(text: Option<String>) -> String {
+    text.unwrap_or_else(|| "-".to_owned())
+}
+
 /// How long ago a time is, in the largest unit of which there is one at least.
 pub(crate) fn ago(ns_since_1970: u64) -> String {
     let seconds = elapsed(ns_since_1970).as_secs();

@@ -1,0 +1,110 @@
+//! `shmbus top`: all topics in a terminal, live.
+//!
+//! The model holds what is known and chosen, the view draws it, keys change it; this file has the loop and the terminal.
+
+mod keys;
+mod model;
+mod view;
+
+use std::io::{self, IsTerminal};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use ratatui::DefaultTerminal;
+use ratatui::crossterm::event::{self, Event, KeyEventKind};
+use shmbus::Directory;
+
+use crate::interrupt::{Interrupt, Interrupted};
+use crate::rates::Moment;
+use crate::windows;
+use keys::Go;
+use model::Model;
+
+/// How long one wait is at most, so that an interrupt is noticed.
+const WAIT_MAX: Duration = Duration::from_millis(100);
+
+const EXAMPLES: &str = "\
+Examples:
+  shmbus top
+  shmbus top --interval 2
+
+Keys: arrows or j k select, s the next column to sort by, r the other way round, / a part of the names, Tab or Enter who takes part,
+q or Esc the end. Without a terminal: shmbus stat --watch, or --json.";
+
+/// Show all topics and who takes part in them, live, in a terminal
+#[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Arguments {
+    /// How often to look, in seconds
+    #[arg(long, value_name = "SECONDS", default_value = "0.5", value_parser = windows::interval)]
+    interval: Duration,
+}
+
+/// Gives the terminal back, whatever ends the program; a panic does so by the hook that ratatui installs.
+struct Restore;
+
+impl Drop for Restore {
+    fn drop(&mut self) {
+        ratatui::restore();
+    }
+}
+
+pub(crate) fn run(directory: &Directory, arguments: &Arguments) -> Result<()> {
+    if !io::stdin().is_terminal() || !io::stdout().is_terminal() {
+        bail!(
+            "top needs a terminal; without one: shmbus stat --watch, or shmbus stat --watch --json"
+        );
+    }
+    let interrupt = Interrupt::install()?;
+    let mut before = Moment::read(directory, &[])?;
+    let mut model = Model::default();
+    model.update(before.since(None), before.unreadable.len());
+    let restore = Restore;
+    let mut terminal = ratatui::try_init().context("cannot use the terminal")?;
+    let done = watch(&mut terminal, &mut model, &interrupt, arguments.interval, |model| {
+        let moment = Moment::read(directory, &[])?;
+        model.update(moment.since(Some(&before)), moment.unreadable.len());
+        before = moment;
+        Ok(())
+    });
+    drop(restore);
+    done
+}
+
+fn watch(
+    terminal: &mut DefaultTerminal,
+    model: &mut Model,
+    interrupt: &Interrupt,
+    interval: Duration,
+    mut look: impl FnMut(&mut Model) -> Result<()>,
+) -> Result<()> {
+    let is_coloured = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    let mut due = Instant::now() + interval;
+    loop {
+        terminal.draw(|frame| view::draw(frame, model, is_coloured))?;
+        loop {
+            interrupt.check()?;
+            let left = due.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                look(model)?;
+                due = Instant::now() + interval;
+                break;
+            }
+            if !event::poll(left.min(WAIT_MAX))? {
+                continue;
+            }
+            match event::read()? {
+                Event::Key(key) if key.kind != KeyEventKind::Release => {
+                    match keys::press(model, key) {
+                        Go::On => {}
+                        Go::End => return Ok(()),
+                        Go::Interrupt => return Err(Interrupted.into()),
+                    }
+                }
+                Event::Resize(..) => {}
+                _ => continue,
+            }
+            break;
+        }
+    }
+}
