@@ -16,6 +16,7 @@ mod info;
 mod input;
 mod interrupt;
 mod list;
+mod metrics;
 mod publish;
 mod rates;
 mod remove;
@@ -70,6 +71,7 @@ enum Command {
     Stat(stat::Arguments),
     Doctor(doctor::Arguments),
     Gc(gc::Arguments),
+    Metrics(metrics::Arguments),
     #[command(name = "rm")]
     Remove(remove::Arguments),
     Completions(completions::CompletionsArguments),
@@ -106,6 +108,7 @@ fn run(command: Command, dir: Option<&Path>) -> anyhow::Result<()> {
         Command::Stat(arguments) => stat::run(&directory(dir)?, &arguments),
         Command::Doctor(arguments) => doctor::run(dir, &arguments),
         Command::Gc(arguments) => gc::run(&directory(dir)?, &arguments),
+        Command::Metrics(arguments) => metrics::run(&directory(dir)?, &arguments),
         Command::Remove(arguments) => remove::run(&directory(dir)?, &arguments),
         Command::Completions(a) => completions::completions(Arguments::command(), &a),
         Command::Man(arguments) => completions::man(Arguments::command(), &arguments),
