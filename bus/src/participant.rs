@@ -130,10 +130,11 @@ impl Attachment {
         candidates: impl Iterator<Item = EntryIndex> + Clone,
     ) -> Result<Option<(Participant, Option<Dead>)>, AttachError> {
         let mut owned = self.owned.lock().unwrap_or_else(PoisonError::into_inner);
-        for active in [false, true] {
+        for all in [false, true] {
             for index in candidates.clone() {
                 let state = State::of(region.entry(index).state.load(Relaxed));
-                if owned[index.0 as usize] || state.kind.is_active() != active {
+                // The second time all of them: one that counted at the first may have been declared dead since.
+                if owned[index.0 as usize] || (state.kind.is_active() && !all) {
                     continue;
                 }
                 let taken = self.lease.take(lease_byte(index));

@@ -67,13 +67,13 @@ fn reader(role: &Role) {
 }
 
 /// A topic of which everybody may write `ctl`, and only its owner `data`. `None` where this process cannot try it.
-fn topic_to_be_read(stage: &Stage, claim_timeout: Duration) -> Option<Topic<Message>> {
+fn topic_to_be_read(stage: &Stage, depth: u64, claim_timeout: Duration) -> Option<Topic<Message>> {
     if !rustix::process::geteuid().is_root() {
         println!("  skipped: only root can become another user");
         return None;
     }
     let options = TopicOptions {
-        depth: 16,
+        depth,
         subscribers_max: 2,
         publishers: Publishers::Shared(3),
         claim_timeout,
@@ -103,7 +103,7 @@ pub(crate) fn a_subscriber_that_may_not_write_is_helped_by_a_living_publisher_an
     let mut random = Random::new(plan.seed);
     for (reliable, claim_timeout) in [(true, Duration::ZERO), (false, Duration::from_millis(20))] {
         let stage = Stage::new();
-        let Some(topic) = topic_to_be_read(&stage, claim_timeout) else { return };
+        let Some(topic) = topic_to_be_read(&stage, 4096, claim_timeout) else { return };
         let reader = stage.spawn("reader", &[reliable.into()]);
         let next = || next(&stage);
         stage.until("the reader attaches", || next().is_some());
@@ -129,7 +129,7 @@ pub(crate) fn a_subscriber_that_may_not_write_is_helped_by_a_living_publisher_an
                 assert_eq!(next(), Some(sequence));
                 publisher = topic.publisher().unwrap();
             }
-            // Any publisher that does anything. A lossy one is not lapped here.
+            // Any publisher that does anything. A lossy one is not lapped here: the ring holds what is published in eight seconds.
             let mut last = behind;
             stage.until("the reader is helped", || {
                 if next().unwrap() <= sequence {
@@ -164,7 +164,7 @@ pub(crate) fn a_lossy_subscriber_that_may_not_write_is_lapped_where_a_publisher_
     _plan: &Plan,
 ) {
     let stage = Stage::new();
-    let Some(topic) = topic_to_be_read(&stage, Duration::ZERO) else { return };
+    let Some(topic) = topic_to_be_read(&stage, 16, Duration::ZERO) else { return };
     let reader = stage.spawn("reader", &[0]);
     stage.until("the reader attaches", || next(&stage).is_some());
     let (lender, sequence) = stage.lender(0, 1);
