@@ -17,12 +17,16 @@ use shmbus::{CreateError, Delivery, Directory, OpenError, Topic, TopicOptions};
 mod crashes;
 #[path = "environment/directories.rs"]
 mod directories;
+#[path = "environment/faults.rs"]
+mod faults;
 #[path = "environment/file_systems.rs"]
 mod file_systems;
 #[path = "environment/forks.rs"]
 mod forks;
 #[path = "environment/memory.rs"]
 mod memory;
+#[path = "environment/namespaces.rs"]
+mod namespaces;
 #[path = "environment/together.rs"]
 mod together;
 
@@ -82,6 +86,12 @@ fn a_process_started_by_another_test_plays_its_role() {
         "info in a fork" => forks::play_info_in_a_fork(&path),
         "forking creators" => forks::play_forking_creators(&path),
         "doomed parent" => forks::play_doomed_parent(&path),
+        "read-only directory" => faults::play_read_only_directory(&path),
+        "no locked memory" => faults::play_no_locked_memory(&path),
+        "exec" => faults::play_exec(&path),
+        "no membarrier" => faults::play_no_membarrier(&path),
+        "inside" => namespaces::play_inside(&path),
+        "stands still" => namespaces::play_stands_still(&path),
         other => panic!("there is no role {other}"),
     }
 }
@@ -100,10 +110,14 @@ struct Player {
 }
 
 impl Player {
-    fn new(mut command: Command) -> Player {
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    fn new(command: Command) -> Player {
+        Player::spawn(command).unwrap()
+    }
+
+    fn spawn(mut command: Command) -> std::io::Result<Player> {
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         let said = BufReader::new(child.stdout.take().unwrap());
-        Player { child, said }
+        Ok(Player { child, said })
     }
 
     /// The next line that it says.

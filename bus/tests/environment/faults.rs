@@ -1,0 +1,323 @@
+//! What is done to a topic or to a participant from outside: files that lose their names, directories that may not be written,
+//! a filter of system calls, an exec, memory that may not be locked.
+#![allow(unsafe_code)] // setuid, setrlimit, prctl, getrusage
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use super::{Player, directory, is_root, play, role, say, small, tree};
+use shmbus::{
+    AttachError, CreateError, Delivery, Directory, OpenError, ReceiveError, RemoveError, Start,
+    Topic, TopicOptions, Wake,
+};
+
+/// Generous: it is no measure of anything.
+const PATIENCE: Duration = Duration::from_secs(60);
+const NOBODY: u32 = 65534;
+
+fn create(directory: &Directory, name: &str) -> Topic<u64> {
+    Topic::create_in(directory, name, &small()).unwrap()
+}
+
+fn home(directory: &Directory, name: &str) -> PathBuf {
+    directory.path().join(name).join(".topic")
+}
+
+fn set_mode(path: &Path, mode: u32) {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+}
+
+/// One reliable subscriber receives three rings of messages.
+fn goes_on(topic: &Topic<u64>, publisher: &mut shmbus::Publisher<u64>) {
+    let mut subscriber = topic.subscriber(Delivery::Reliable).unwrap();
+    for message in 0..48 {
+        publisher.publish_timeout(&message, PATIENCE).unwrap();
+        assert_eq!(*subscriber.receive().unwrap(), message);
+    }
+}
+
+#[test]
+fn who_is_attached_goes_on_when_a_file_loses_its_name_and_newcomers_find_nothing() {
+    let (_path, directory) = directory();
+    for file in ["data", "ctl"] {
+        let topic = create(&directory, file);
+        let mut publisher = topic.publisher().unwrap();
+        let mut reliable = topic.subscriber(Delivery::Reliable).unwrap();
+        fs::remove_file(home(&directory, file).join(file)).unwrap();
+
+        publisher.publish(&1).unwrap();
+        assert_eq!(*reliable.receive().unwrap(), 1);
+        drop(reliable);
+        goes_on(&topic, &mut publisher);
+        assert_eq!(topic.info().participants.len(), 1);
+
+        let opened = Topic::<u64>::open_in(&directory, file);
+        assert!(matches!(opened, Err(OpenError::NotFound { .. })), "{:?}", opened.err());
+        let inspected = directory.inspect(file);
+        assert!(matches!(inspected, Err(OpenError::NotFound { .. })), "{:?}", inspected.err());
+        let observed = directory.observe(file, Start::Oldest);
+        assert!(matches!(observed, Err(AttachError::Open(OpenError::NotFound { .. }))));
+        let joined = topic.publisher(); // maps the file anew
+        assert!(matches!(joined, Err(AttachError::Open(OpenError::NotFound { .. }))));
+        let created = Topic::<u64>::create_in(&directory, file, &small());
+        assert!(matches!(created, Err(CreateError::Exists { .. })), "{:?}", created.err());
+        let removed = directory.remove(file, false);
+        assert!(matches!(removed, Err(RemoveError::Open(OpenError::NotFound { .. }))));
+
+        directory.remove(file, true).unwrap();
+        goes_on(
+            &create(&directory, file),
+            &mut Topic::open_in(&directory, file).unwrap().publisher().unwrap(),
+        );
+        goes_on(&topic, &mut publisher); // and the old one is what it was
+    }
+}
+
+#[test]
+fn a_topic_renamed_over_another_is_what_newcomers_get_and_nothing_to_those_attached() {
+    let (path, directory) = directory();
+    let (old, new) = (create(&directory, "t"), create(&directory, "u"));
+    let (mut to_old, mut to_new) = (old.publisher().unwrap(), new.publisher().unwrap());
+    to_old.publish(&1).unwrap();
+    to_new.publish(&2).unwrap();
+    let first = |topic: &Topic<u64>| {
+        *topic.subscriber_from(Delivery::Lossy, Start::Oldest).unwrap().receive().unwrap()
+    };
+
+    fs::rename(home(&directory, "t"), path.path().join(".aside")).unwrap();
+    assert!(matches!(Topic::<u64>::open_in(&directory, "t"), Err(OpenError::NotFound { .. })));
+    fs::rename(home(&directory, "u"), home(&directory, "t")).unwrap();
+    let newcomer = Topic::<u64>::open_in(&directory, "t").unwrap();
+    assert_eq!((first(&old), first(&new), first(&newcomer)), (1, 2, 2));
+    goes_on(&old, &mut to_old);
+    goes_on(&newcomer, &mut to_new);
+    drop(to_old);
+    goes_on(&old, &mut old.publisher().unwrap()); // a handle stays with its own
+    assert!(matches!(newcomer.publisher(), Err(AttachError::PublisherAlive { .. })));
+}
+
+#[test]
+fn files_renamed_over_those_of_a_topic_are_no_files_of_who_is_attached() {
+    let (_path, directory) = directory();
+    let (old, new) = (create(&directory, "t"), create(&directory, "u"));
+    let mut to_old = old.publisher().unwrap();
+    let mut to_new = new.publisher().unwrap();
+    let replace = |file| {
+        fs::rename(home(&directory, "u").join(file), home(&directory, "t").join(file)).unwrap();
+    };
+    let refused = || match old.publisher().err().unwrap() {
+        AttachError::Open(OpenError::Header { .. }) => {}
+        error => panic!("{error:?}"),
+    };
+    replace("data");
+    refused(); // one file of each
+    assert!(matches!(Topic::<u64>::open_in(&directory, "t"), Err(OpenError::Header { .. })));
+    goes_on(&old, &mut to_old);
+    replace("ctl");
+    refused(); // a topic, but not the one that was opened
+    goes_on(&old, &mut to_old);
+    goes_on(&Topic::open_in(&directory, "t").unwrap(), &mut to_new);
+}
+
+#[test]
+fn in_a_directory_that_may_not_be_written_topics_are_used_and_not_made_or_removed() {
+    let (path, directory) = directory();
+    let options = TopicOptions { mode: 0o666, ..small() };
+    let topic = Topic::<u64>::create_in(&directory, "a/t", &options).unwrap();
+    topic.publisher().unwrap().publish(&7).unwrap();
+    let directories = [home(&directory, "a/t"), path.path().join("a/t"), path.path().join("a")];
+    let all = || directories.iter().map(PathBuf::as_path).chain([path.path()]);
+    all().for_each(|directory| set_mode(directory, 0o555));
+    let status = role("read-only directory", path.path()).status().unwrap();
+    all().for_each(|directory| set_mode(directory, 0o755)); // so that it can be removed
+    assert!(status.success(), "{status}");
+    assert!(!topic.info().retired);
+}
+
+/// Root may write everywhere, and becomes somebody who may not.
+fn become_nobody() {
+    if is_root() {
+        // SAFETY: it takes a number.
+        assert_eq!(unsafe { libc::setuid(NOBODY) }, 0);
+    }
+}
+
+pub(super) fn play_read_only_directory(path: &Path) {
+    become_nobody();
+    let before = tree(path);
+    let directory = Directory::at(path).unwrap();
+    for name in ["new", "a/new", "a/t/new"] {
+        let error = Topic::<u64>::create_in(&directory, name, &small()).err().unwrap();
+        let CreateError::Io { source, .. } = &error else { panic!("{error:?}") };
+        assert_eq!(source.kind(), std::io::ErrorKind::PermissionDenied, "{error:?}");
+    }
+    let topic = Topic::<u64>::open_or_create_in(&directory, "a/t", &small()).unwrap();
+    let mut subscriber = topic.subscriber_from(Delivery::Reliable, Start::Oldest).unwrap();
+    let mut observer = directory.observe("a/t", Start::Oldest).unwrap();
+    assert_eq!(*subscriber.receive().unwrap(), 7);
+    assert_eq!(observer.try_next().unwrap().unwrap().bytes(), 7_u64.to_ne_bytes());
+    drop(subscriber);
+    goes_on(&topic, &mut topic.publisher().unwrap());
+    assert_eq!(directory.topics().unwrap(), ["a/t"]);
+    for force in [false, true] {
+        let removed = directory.remove("a/t", force);
+        assert!(
+            matches!(removed, Err(RemoveError::Open(OpenError::Permission { .. }))),
+            "{removed:?}"
+        );
+    }
+    goes_on(&topic, &mut topic.publisher().unwrap()); // nobody was told that it is gone
+    assert_eq!(tree(path), before);
+}
+
+#[test]
+fn a_process_that_may_lock_no_memory_lacks_nothing() {
+    let (path, _) = directory();
+    if is_root() && chown(path.path(), Some(NOBODY), None).is_err() {
+        return eprintln!("skipped: this root may not give files away");
+    }
+    play("no locked memory", path.path());
+}
+
+pub(super) fn play_no_locked_memory(path: &Path) {
+    become_nobody(); // whom the limit binds
+    let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `none` is valid for reads.
+    assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const none) }, 0);
+    let directory = Directory::at(path).unwrap();
+    let options = TopicOptions { prefault: true, ..small() };
+    let topic = Topic::<u64>::create_in(&directory, "t", &options).unwrap();
+    goes_on(&topic, &mut topic.publisher().unwrap());
+    let again = Topic::<u64>::open_or_create_in(&directory, "t", &options).unwrap();
+    goes_on(&again, &mut topic.publisher().unwrap());
+    directory.remove("t", false).unwrap();
+}
+
+#[test]
+fn a_participant_that_becomes_another_program_by_exec_is_gone_and_the_program_has_nothing_of_it() {
+    let (path, directory) = directory();
+    let topic = create(&directory, "t");
+    let mut other = Player::new(role("exec", path.path()));
+    assert_eq!(other.hear(), "here");
+    assert_eq!(topic.info().participants.iter().filter(|who| who.alive).count(), 3);
+    assert!(matches!(topic.publisher(), Err(AttachError::PublisherAlive { .. })));
+    other.tell("go");
+    other.tell("> and now it is cat");
+    assert_eq!(other.hear(), "and now it is cat");
+
+    let process = PathBuf::from(format!("/proc/{}", other.child.id()));
+    for descriptor in fs::read_dir(process.join("fd")).unwrap() {
+        let link = fs::read_link(descriptor.unwrap().path()).unwrap();
+        assert!(!link.starts_with(path.path()), "{link:?}");
+    }
+    let maps = fs::read_to_string(process.join("maps")).unwrap();
+    assert!(!maps.contains(path.path().to_str().unwrap()), "{maps}");
+    assert!(topic.info().participants.iter().all(|who| !who.alive));
+    let mut publisher = topic.publisher().unwrap();
+    goes_on(&topic, &mut publisher); // past the reliable subscriber that it was
+    assert_eq!(topic.info().deaths, 3);
+    other.ends_well();
+}
+
+pub(super) fn play_exec(path: &Path) {
+    let topic = Topic::<u64>::open_in(&Directory::at(path).unwrap(), "t").unwrap();
+    let mut publisher = topic.publisher().unwrap();
+    let mut reliable = topic.subscriber(Delivery::Reliable).unwrap();
+    let _lossy = topic.subscriber(Delivery::Lossy).unwrap();
+    publisher.publish(&1).unwrap();
+    let _held = reliable.receive().unwrap().hold().unwrap();
+    say("here");
+    // One byte after the other: the program reads what follows.
+    let mut byte = [0];
+    while byte != *b"\n" {
+        rustix::io::read(std::io::stdin(), &mut byte).unwrap();
+    }
+    panic!("{}", Command::new("cat").exec());
+}
+
+#[test]
+fn a_process_that_is_refused_membarrier_publishes_with_a_fence_and_sleeps_for_short() {
+    let (path, directory) = directory();
+    let with = |wake| TopicOptions { wake, ..small() };
+    let auto = Topic::<u64>::create_in(&directory, "auto", &with(Wake::Auto)).unwrap();
+    let strict = Topic::<u64>::create_in(&directory, "strict", &with(Wake::Membarrier)).unwrap();
+    let mut publisher = match strict.publisher() {
+        Err(AttachError::Membarrier { .. }) => return eprintln!("skipped: no membarrier here"),
+        other => other.unwrap(),
+    };
+    let mut from_other = auto.subscriber(Delivery::Reliable).unwrap();
+    let mut other = Player::new(role("no membarrier", path.path()));
+    match other.hear().as_str() {
+        "here" => {}
+        why => return eprintln!("{why}"),
+    }
+    for message in 0..100 {
+        publisher.publish(&message).unwrap();
+        assert_eq!(*from_other.receive().unwrap(), message, "its answer");
+    }
+    other.ends_well();
+}
+
+/// How often this thread goes to sleep while it waits for a message that does not come.
+fn sleeps(subscriber: &mut shmbus::Subscriber<u64>) -> i64 {
+    let count = || {
+        // SAFETY: plain numbers.
+        let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+        // SAFETY: `usage` is valid for writes.
+        assert_eq!(unsafe { libc::getrusage(libc::RUSAGE_THREAD, &raw mut usage) }, 0);
+        usage.ru_nvcsw
+    };
+    let before = count();
+    assert!(subscriber.receive_timeout(Duration::from_millis(500)).unwrap().is_none());
+    count() - before
+}
+
+pub(super) fn play_no_membarrier(path: &Path) {
+    let directory = Directory::at(path).unwrap();
+    let [auto, strict] =
+        ["auto", "strict"].map(|name| Topic::<u64>::open_in(&directory, name).unwrap());
+    let mut subscriber = strict.subscriber(Delivery::Reliable).unwrap();
+    let long_ones = sleeps(&mut subscriber);
+    if !refuse(libc::SYS_membarrier) {
+        return say("skipped: no filter of system calls may be installed here");
+    }
+    match strict.publisher() {
+        Err(AttachError::Membarrier { source }) => {
+            assert_eq!(source.raw_os_error(), Some(libc::EPERM));
+        }
+        other => panic!("{:?}", other.err()),
+    }
+    assert_eq!(strict.info().participants.len(), 2, "it has taken no place");
+    let short_ones = sleeps(&mut subscriber);
+    assert!(short_ones > 4 * long_ones, "{short_ones} short sleeps, {long_ones} long ones");
+
+    let mut publisher = auto.publisher().unwrap();
+    say("here");
+    for _ in 0..100 {
+        let message = *subscriber.receive_timeout(PATIENCE).unwrap().unwrap();
+        publisher.publish(&message).unwrap();
+    }
+    drop(publisher);
+    assert!(matches!(subscriber.try_receive(), Ok(None) | Err(ReceiveError::Retired)));
+}
+
+/// From here on the kernel answers `EPERM` to a system call of this thread. False: it may not be told so.
+fn refuse(number: libc::c_long) -> bool {
+    let step = |code: u32, jt, jf, k| libc::sock_filter { code: code as u16, jt, jf, k };
+    let mut steps = [
+        step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0), // the number
+        step(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 1, number as u32),
+        step(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32),
+        step(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ALLOW),
+    ];
+    let program = libc::sock_fprog { len: steps.len() as u16, filter: steps.as_mut_ptr() };
+    // SAFETY: numbers only.
+    let no_more = unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) } == 0;
+    let (option, mode) = (libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER);
+    // SAFETY: a program of four steps, valid for reads.
+    no_more && unsafe { libc::prctl(option, mode, &raw const program) } == 0
+}
