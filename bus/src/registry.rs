@@ -6,7 +6,7 @@
 //! compare-exchange from (generation, active kind) to (generation, dead) by whoever has seen the lease free: the generation keeps a
 //! prover that stalls from touching the entry's next owner.
 
-use crate::atomics::{AcqRel, Acquire, Relaxed, Release};
+use crate::atomics::{AcqRel, Relaxed, Release};
 use crate::crash;
 use crate::region::{EntryIndex, Region};
 
@@ -110,10 +110,11 @@ pub(crate) fn vacate(region: &Region, index: EntryIndex, generation: u64) {
 pub(crate) fn evict(region: &Region, index: EntryIndex) -> bool {
     crash::point("evict.decided");
     let state = &region.entry(index).state;
-    let seen = state.load(Acquire); // [entry]
+    // No order: who displaces a block behind this shows it by the table's word, and with it this.
+    let seen = state.load(Relaxed);
     let State { generation, kind } = State::of(seen);
     let lossy = State { generation, kind: Kind::Lossy };
-    kind == Kind::Reliable && state.compare_exchange(seen, lossy.word(), Release, Relaxed).is_ok() // [entry]
+    kind == Kind::Reliable && state.compare_exchange(seen, lossy.word(), Relaxed, Relaxed).is_ok()
 }
 
 /// Declares the owner of an entry dead, if it still is the one that the caller has seen with its lease free.

@@ -144,7 +144,7 @@ pub(crate) fn lend_a_hand(
     let (sequence, revoke) = (wanted >> 1, wanted & 1 == 1);
     let geometry = region.geometry();
     let number = geometry.number(sequence);
-    let word = region.table(number).load(Acquire); // [table]
+    let word = region.table(number).load(Relaxed); // the fence acquires
     let Ok(block) = table::physical(word, geometry) else { return };
     if table::age(word, number).is_eq() {
         let pin = &region.entry(index).second_pin;
@@ -154,8 +154,8 @@ pub(crate) fn lend_a_hand(
         pin.store(block.pinned(), Release); // [last use]
         crash::point("repair.pinned");
         fence(SeqCst); // [pin/displacement]
-        // [table]
-        if region.table(number).load(Acquire) == word {
+        // What is read behind it, `shared::settle` reads behind the head.
+        if region.table(number).load(Relaxed) == word {
             settle(region, sequence, geometry.slot(block, sequence), revoke, lives);
         }
         crash::point("repair.settled");

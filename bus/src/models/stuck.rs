@@ -105,6 +105,25 @@ fn claim_against_abandon() {
     });
 }
 
+/// Who settles knows of the claim by the head alone: a living one stands.
+#[test]
+fn claim_against_settle() {
+    model(|| {
+        let region = region_of(2, 1, 0, 0);
+        let mut a = shared_publisher(&region, 0);
+        let first = a.claim(&region).unwrap();
+        write(&region, first);
+        a.commit(&region, first, 8, None).unwrap();
+        let at = region.geometry().next(first.slot);
+        let theirs = Arc::clone(&region);
+        let feed = thread::spawn(move || publish_shared(&mut a, &theirs));
+        for _ in 0..2 {
+            settle(&region, 1, at, false, |_| Owner::Lives);
+        }
+        assert_eq!(feed.join().unwrap(), Some(1), "a living claim was abandoned");
+    });
+}
+
 /// Two that are stuck at the same sequence settle it, while its owner may still commit.
 #[test]
 fn settle_against_settle_and_commit() {
