@@ -16,6 +16,7 @@ pages! {
     "guarantees.md" as Guarantees,
     "sizing.md" as Sizing,
     "waiting.md" as Waiting,
+    "observing.md" as Observing,
     "operations.md" as Operations,
     "upkeep.md" as Upkeep,
     "command-line.md" as CommandLine,

@@ -115,8 +115,8 @@ pub(crate) fn run(directory: &Directory, arguments: &Arguments) -> Result<()> {
             sleep_until(before.at + arguments.interval, &interrupt)?;
         }
         let moment = Moment::read(directory, &arguments.topics)?;
-        for (name, error) in &moment.unreadable {
-            text::tell(&format!("topic {name}: {error}"));
+        for error in &moment.unreadable {
+            text::tell(error);
         }
         write(&moment.since(before.as_ref()), arguments.json)?;
         times += 1;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use clap::builder::RangedU64ValueParser;
 use serde::Serialize;
-use shmbus::{Directory, ObserveError, Observed, Observer, Start};
+use shmbus::{AttachError, Directory, ObserveError, Observed, Observer, Start};
 
 use crate::interrupt::Interrupt;
 use crate::text;
@@ -75,7 +75,10 @@ pub(crate) trait Measure {
 
 /// Attaches to the topic, from its next message on.
 pub(crate) fn observe(directory: &Directory, topic: &str) -> Result<Observer> {
-    directory.observe(topic, Start::Newest).with_context(|| format!("topic {topic}"))
+    match directory.observe(topic, Start::Newest) {
+        Err(AttachError::Open(error)) => Err(error.into()), // it names the topic
+        observer => observer.with_context(|| format!("topic {topic}")),
+    }
 }
 
 /// Prints a line for each window until `--count` of them are done, the topic is removed, or somebody asks for the end.

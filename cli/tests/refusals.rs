@@ -77,6 +77,48 @@ const TABLE: &[Row] = &[
         no_permission: answers(1, &[DENIED]),
     },
     Row {
+        arguments: &["schema", "t"],
+        no_topic: answers(1, &["there is no topic t"]),
+        corrupt: answers(1, &[FOREIGN]),
+        full: answers(1, &["topic t carries bytes"]),
+        no_permission: answers(1, &[DENIED]),
+    },
+    Row {
+        arguments: &["hz", "t", "--count", "1", "--interval", "0.1"],
+        no_topic: answers(1, &["there is no topic t"]),
+        corrupt: answers(1, &[FOREIGN]),
+        full: answers(0, &["MESSAGES"]),
+        no_permission: answers(1, &[DENIED]),
+    },
+    Row {
+        arguments: &["bw", "t", "--count", "1", "--interval", "0.1"],
+        no_topic: answers(1, &["there is no topic t"]),
+        corrupt: answers(1, &[FOREIGN]),
+        full: answers(0, &["MESSAGES"]),
+        no_permission: answers(1, &[DENIED]),
+    },
+    Row {
+        arguments: &["delay", "t", "--count", "1", "--interval", "0.1"],
+        no_topic: answers(1, &["there is no topic t"]),
+        corrupt: answers(1, &[FOREIGN]),
+        full: answers(1, &["do not carry the time", "--timestamp"]),
+        no_permission: answers(1, &[DENIED]),
+    },
+    Row {
+        arguments: &["top"],
+        no_topic: answers(1, &["top needs a terminal", "shmbus stat --watch"]),
+        corrupt: answers(1, &["top needs a terminal", "shmbus stat --watch"]),
+        full: answers(1, &["top needs a terminal", "shmbus stat --watch"]),
+        no_permission: answers(1, &["top needs a terminal", "shmbus stat --watch"]),
+    },
+    Row {
+        arguments: &["stat", "--interval", "0"],
+        no_topic: answers(0, &[]),
+        corrupt: answers(1, &[FOREIGN, "1 of the topics"]),
+        full: answers(0, &["\nt "]),
+        no_permission: answers(1, &[DENIED, "1 of the topics"]),
+    },
+    Row {
         arguments: &["doctor"],
         no_topic: answers(0, &["missing"]),
         corrupt: answers(1, &[FOREIGN, "shmbus rm --force t", "there is a problem"]),
@@ -128,10 +170,10 @@ const TABLE: &[Row] = &[
 ];
 
 /// Commands that go on while their topic is removed, and what they answer then: tested below, one by one.
-const READERS: [&str; 2] = ["pub", "echo"];
+const READERS: [&str; 6] = ["pub", "echo", "hz", "bw", "delay", "stat"];
 /// Those that look once, and then find a topic or none.
-const NO_READERS: [&str; 8] =
-    ["list", "info", "doctor", "gc", "metrics", "rm", "completions", "man"];
+const NO_READERS: [&str; 10] =
+    ["list", "info", "schema", "top", "doctor", "gc", "metrics", "rm", "completions", "man"];
 /// It removes its topics itself.
 const DEMO: &str = "demo";
 
@@ -285,4 +327,27 @@ fn a_topic_removed_while_it_is_read_ends_the_reader_well_and_the_publisher_with_
     let _ = input.write_all("x\n".repeat(100).as_bytes());
     drop(input);
     publisher.finish().failed(1, &["the topic was removed"]);
+
+    for verb in ["hz", "bw", "delay"] {
+        let place = Place::new();
+        place.run_with(b"in it\n", &["pub", "t", "--timestamp", "--quiet"]).ok();
+        let mut watch = place.start(&[verb, "t", "--interval", "0.05"]);
+        let mut output = BufReader::new(watch.stdout());
+        for _ in 0..3 {
+            output.read_line(&mut String::new()).unwrap(); // headings, and a window or two
+        }
+        place.run(&["rm", "t"]).ok();
+        output.read_to_string(&mut String::new()).unwrap();
+        watch.finish().failed(0, &["topic t was removed"]);
+    }
+
+    // It goes on with what there is.
+    let place = with_topic();
+    let mut stat =
+        place.start(&["stat", "--watch", "--interval", "0.05", "--count", "8", "--json"]);
+    let mut output = BufReader::new(stat.stdout());
+    output.read_line(&mut String::new()).unwrap();
+    place.run(&["rm", "t"]).ok();
+    output.read_to_string(&mut String::new()).unwrap();
+    stat.finish().ok();
 }
