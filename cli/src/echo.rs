@@ -67,7 +67,7 @@ pub(crate) struct Arguments {
     /// Each message as a frame: its length (4 bytes, little-endian), then its bytes
     #[arg(long, help_heading = "Form", group = "form")]
     frames: bool,
-    /// Only these fields, by their paths: id,best.px,legs[0].ratio
+    /// Only these fields, by their paths: `id,best.px,legs[0].ratio`
     #[arg(long, value_name = "PATHS", value_delimiter = ',', conflicts_with_all = ["text", "hex", "raw", "frames"])]
     fields: Vec<Path>,
     /// Only messages with this, such as 'qty >= 100'; operators are == != < <= > >= and, for texts, ~ (contains). Several: all of them

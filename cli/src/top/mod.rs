@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use ratatui::DefaultTerminal;
 use ratatui::crossterm::event::{self, Event, KeyEventKind};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use shmbus::Directory;
 
 use crate::interrupt::{Interrupt, Interrupted};
@@ -90,7 +92,8 @@ fn watch(
                 due = Instant::now() + interval;
                 break;
             }
-            if !event::poll(left.min(WAIT_MAX))? {
+            // Not asked of crossterm, which reads on for ever at the end of a terminal that is gone.
+            if !is_readable(left.min(WAIT_MAX))? || !event::poll(Duration::ZERO)? {
                 continue;
             }
             match event::read()? {
@@ -106,5 +109,23 @@ fn watch(
             }
             break;
         }
+    }
+}
+
+/// Waits until the terminal has something to read.
+///
+/// # Errors
+/// [`Interrupted`] where it is gone.
+fn is_readable(timeout: Duration) -> Result<bool> {
+    let stdin = io::stdin();
+    let mut terminal = [PollFd::new(&stdin, PollFlags::IN)];
+    let timeout = Timespec::try_from(timeout)?;
+    match poll(&mut terminal, Some(&timeout)) {
+        Ok(_) if terminal[0].revents().intersects(PollFlags::ERR | PollFlags::HUP) => {
+            Err(Interrupted.into())
+        }
+        Ok(_) => Ok(terminal[0].revents().contains(PollFlags::IN)),
+        Err(Errno::INTR) => Ok(false),
+        Err(error) => Err(error.into()),
     }
 }
