@@ -4,6 +4,7 @@
 //! word on standard output is the figure; `docs/claims.toml` says what it may be.
 
 mod contention;
+mod observers;
 mod placement;
 mod probe;
 mod publish_all;
@@ -28,6 +29,12 @@ enum Measurement {
     /// Cost of a publish with 1, 8 and 64 idle lossy subscribers attached. Figure: cost with 64 / cost with 1
     PublishCost {
         /// Rounds; each measures all three
+        #[arg(long, default_value_t = 9)]
+        rounds: usize,
+    },
+    /// Cost of a publish while 100 passive observers poll at 10 Hz. Figure: observed / alone
+    Observers {
+        /// Rounds; each measures both
         #[arg(long, default_value_t = 9)]
         rounds: usize,
     },
@@ -60,6 +67,7 @@ enum Measurement {
 fn main() -> ExitCode {
     let done = match Arguments::parse().measurement {
         Measurement::PublishCost { rounds } => publish_cost::run(rounds),
+        Measurement::Observers { rounds } => observers::run(rounds),
         Measurement::PublishAll { rounds } => publish_all::run(rounds),
         Measurement::Contention { rounds } => contention::run(rounds),
         Measurement::RoundTrip { rounds, wake } => round_trip::run(rounds, wake),
@@ -81,6 +89,7 @@ fn partner(role: &str, directory: &Path, count: u64, core: &str) -> Result<()> {
         placement::pin(core.parse()?)?;
     }
     match role {
+        "observers" => observers::observe(directory, count),
         "idle" => publish_cost::idle(directory, count),
         "echo" => round_trip::echo(directory, count),
         "publish-exclusive" | "publish-shared" | "publish-mutex" => {

@@ -306,6 +306,35 @@ fn as_another_user() {
 }
 
 #[test]
+fn another_user_who_may_read_a_topic_echoes_it_and_leaves_no_trace() {
+    let nobody = 65_534;
+    let mode =
+        |path: &Path, bits| fs::set_permissions(path, fs::Permissions::from_mode(bits)).unwrap();
+    let programs = Place::new();
+    let program = programs.file("shmbus");
+    fs::copy(env!("CARGO_BIN_EXE_shmbus"), &program).unwrap();
+    mode(program.parent().unwrap(), 0o755);
+    let place = with_topic();
+    let topics = place.topics_path();
+    let files = topics.join("t/.topic");
+    for path in [topics.parent().unwrap(), &topics, &topics.join("t"), &files] {
+        mode(path, 0o755);
+    }
+    for file in ["data", "ctl"] {
+        mode(&files.join(file), 0o444);
+    }
+    if Command::new("true").uid(nobody).gid(nobody).status().is_err() {
+        return eprintln!("skipped: this user may not be another one");
+    }
+    let before = ["data", "ctl"].map(|file| fs::read(files.join(file)).unwrap());
+    let mut command = Command::new(&program);
+    command.args(["echo", "t", "--from", "oldest", "--count", "1", "--quiet"]);
+    let output = command.env("SHMBUS_DIR", &topics).uid(nobody).gid(nobody).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "in it\n", "{output:?}");
+    assert!(before == ["data", "ctl"].map(|file| fs::read(files.join(file)).unwrap()));
+}
+
+#[test]
 fn a_topic_removed_while_it_is_read_ends_the_reader_well_and_the_publisher_with_an_error() {
     let place = with_topic();
     let mut echo = place.start(&["echo", "t", "--from", "oldest"]);
