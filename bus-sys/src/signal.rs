@@ -60,6 +60,32 @@ impl AsFd for Signals {
     }
 }
 
+/// Lets ended children of this process wait for being reaped, where they do not: where SIGCHLD is ignored, as whoever started the
+/// process may have left it, or has `SA_NOCLDWAIT`, the kernel reaps them, their status is lost, and their numbers are anybody's. The
+/// default action is set then; a handler stays, without that flag. Of the whole process.
+pub fn keep_ended_children() -> io::Result<()> {
+    let mut action = MaybeUninit::<libc::sigaction>::uninit();
+    // SAFETY: the old action is written to where there is room for it; the new one is not given.
+    if unsafe { libc::sigaction(libc::SIGCHLD, std::ptr::null(), action.as_mut_ptr()) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the call has succeeded, and written it.
+    let mut action = unsafe { action.assume_init() };
+    let is_ignored = action.sa_sigaction == libc::SIG_IGN;
+    if !is_ignored && action.sa_flags & libc::SA_NOCLDWAIT == 0 {
+        return Ok(());
+    }
+    if is_ignored {
+        action.sa_sigaction = libc::SIG_DFL;
+    }
+    action.sa_flags &= !libc::SA_NOCLDWAIT;
+    // SAFETY: an action as it was, but for two changes that are allowed for it.
+    if unsafe { libc::sigaction(libc::SIGCHLD, &raw const action, std::ptr::null_mut()) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
 /// Async-signal-safe.
 pub(crate) fn set_of(signals: &[Signal]) -> libc::sigset_t {
     let mut set = MaybeUninit::<libc::sigset_t>::uninit();

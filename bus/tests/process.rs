@@ -49,6 +49,7 @@ runner::tests! {
     stops::a_child_that_does_not_ends_by_sigterm_and_one_that_ignores_that_by_sigkill,
     stops::what_a_child_has_started_goes_with_it_unless_it_has_left_the_group,
     stops::a_supervisor_that_panics_leaves_no_child,
+    signals::ends_are_told_although_sigchld_was_ignored_when_the_process_began,
     signals::sigterm_stops_the_tree_and_a_second_one_kills_it,
     signals::sighup_starts_what_is_new_stops_what_is_gone_and_leaves_the_rest_alone,
     kills::the_children_of_a_killed_supervisor_are_gone,

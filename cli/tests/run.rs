@@ -88,8 +88,9 @@ fn processes_work_together_on_topics_and_nothing_is_left_of_them() {
     );
     let reader = format!("{SHMBUS} echo lines --reliable --count 3000 --quiet");
     let once = "restart = \"never\"\ntopics = [\"lines\"]";
+    place.run_with(b"", &["pub", "before", "--quiet"]).ok(); // not this run's to remove
     let text = [
-        "[[topic]]\nname = \"lines\"\nmax-len = 64\ndepth = 64\n[[topic]]\nname = \"kept\"\nkeep = true\n",
+        "[[topic]]\nname = \"before\"\n[[topic]]\nname = \"lines\"\nmax-len = 64\ndepth = 64\n[[topic]]\nname = \"kept\"\nkeep = true\n",
         &script("one", &reader, once),
         &script("recorder", &reader, &format!("{once}\nlog-file = \"record\"")),
         &script("feed", &feed, once),
@@ -111,8 +112,8 @@ fn processes_work_together_on_topics_and_nothing_is_left_of_them() {
     assert!(done.stderr.contains("loud     | err\n"), "{}", done.stderr);
     assert!(done.stderr.contains("shmbus: feed exited with status 0 after"), "{}", done.stderr);
     assert_eq!(processes(&place), BTreeSet::new());
-    assert_eq!(place.directory().topics().unwrap(), ["kept"]);
-    place.run(&["rm", "kept"]).ok();
+    assert_eq!(place.directory().topics().unwrap(), ["before", "kept"]);
+    place.run(&["rm", "before", "kept"]).ok();
     assert_eq!(files(&place.topics_path()), [""; 0]);
 }
 
@@ -160,8 +161,8 @@ fn how_a_run_ends_is_its_exit_code() {
     run(missing).failed(1, &["a was not started: No such file"]);
     let wrong = "[[process]]\nname = \"a\"\ncomand = [\"x\"]";
     run(wrong).failed(2, &["end.toml:3:1: unknown field `comand`"]);
-    run(&format!("[[topic]]\nname = \"a//b\"\n{missing}"))
-        .failed(2, &["end.toml:2:8: ", "a segment"]);
+    run(&format!("[[topic]]\nname = \"good\"\n[[topic]]\nname = \"a//b\"\n{missing}"))
+        .failed(2, &["end.toml:4:8: ", "a segment"]);
     place.run(&["run", "/nowhere.toml"]).failed(1, &["cannot read /nowhere.toml"]);
     let file = place.written("checked.toml", missing.as_bytes());
     place.run(&["run", &file, "--check"]).ok();
@@ -189,7 +190,9 @@ fn how_a_run_ends_is_its_exit_code() {
 #[test]
 fn a_killed_supervisor_takes_its_processes_along_and_its_name_is_free_again() {
     let place = Place::new();
-    let text = script("a", "exec sleep 1000", "") + &script("b", "exec sleep 1000", "");
+    let text = "[[topic]]\nname = \"t\"\n".to_owned()
+        + &script("a", "exec sleep 1000", "topics = [\"t\"]")
+        + &script("b", "exec sleep 1000", "");
     let (mut run, file) = start(&place, "tree", &text);
     until_status(&place, "tree", |status| process(status, "b")["state"] == "running");
     run.signal(Signal::KILL);

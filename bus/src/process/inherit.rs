@@ -12,7 +12,7 @@ use std::sync::Arc;
 use shmbus_sys::shm;
 use shmbus_sys::spawn::{self, FileId, Inherited};
 
-use super::{described, read_description};
+use super::{described, is_not_open, read_description};
 use crate::directory::TopicName;
 use crate::error::{NameError, OpenError};
 use crate::participant::Attachment;
@@ -161,9 +161,4 @@ impl<T: Payload + ?Sized> Topic<T> {
         let attachment = Attachment::open(name, directory)?;
         Ok(Topic::of(Arc::new(attachment))?)
     }
-}
-
-fn is_not_open(error: &io::Error) -> bool {
-    const EBADF: i32 = 9; // on every architecture of Linux
-    error.raw_os_error() == Some(EBADF)
 }

@@ -29,7 +29,7 @@
 //! # What it does not
 //! - Processes that a child starts die with it if they stay in its process group and it ends or is stopped. One that leaves it (`setsid`) goes on; and when the
 //!   supervisor itself is killed, only its children are certain to die, not theirs.
-//! - A child that runs a set-user-id program loses the order to die with its supervisor.
+//! - A child that runs a set-user-id program loses the order to die with its supervisor; where it may not be signalled either, a stop waits until it ends.
 
 mod child;
 mod inherit;
@@ -60,6 +60,12 @@ fn read_description(text: &str) -> Option<(i32, FileId)> {
     let device = parts.next()?.parse().ok()?;
     let inode = parts.next()?.parse().ok()?;
     parts.next().is_none().then_some((number, FileId { device, inode }))
+}
+
+/// Whether there is nothing under the number of a descriptor.
+fn is_not_open(error: &std::io::Error) -> bool {
+    const EBADF: i32 = 9; // on every architecture of Linux
+    error.raw_os_error() == Some(EBADF)
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use std::time::Duration;
 use shmbus_sys::ready;
 use shmbus_sys::spawn::{self, FileId, Inherited};
 
-use super::{described, read_description};
+use super::{described, is_not_open, read_description};
 
 const STOP: &str = "SHMBUS_STOP";
 
@@ -70,7 +70,7 @@ impl StopRequest {
         match spawn::take_inherited(number, id) {
             Ok(Inherited::Taken(pipe)) => Ok(StopRequest(pipe)),
             Ok(Inherited::Other) => Err(StopError::Foreign { value }),
-            Err(error) if error.raw_os_error() == Some(9) => Err(StopError::Foreign { value }), // EBADF
+            Err(error) if is_not_open(&error) => Err(StopError::Foreign { value }),
             Err(error) => Err(error.into()),
         }
     }

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use shmbus_sys::clock;
 use shmbus_sys::ready::{self, Doorbell};
-use shmbus_sys::signal::{Signal, Signals};
+use shmbus_sys::signal::{self, Signal, Signals};
 
 use super::child::{self, End, Process};
 use super::slot::{Slot, State, Then, after};
@@ -218,9 +218,12 @@ impl Supervisor {
     /// Runs on the calling thread until it is stopped or all children have ended for good; then none of them is left. The children die when this thread ends, however
     /// it does.
     ///
+    /// Where the process ignores SIGCHLD, it does no more: ended children are to wait for being reaped.
+    ///
     /// # Errors
     /// [`SupervisorError::TooManyRestarts`]; or the kernel refuses to watch, and the children are killed.
     pub fn run(mut self) -> Result<Report, SupervisorError> {
+        signal::keep_ended_children().map_err(failed("have SIGCHLD not ignored"))?;
         loop {
             self.heed();
             self.advance();
@@ -259,7 +262,7 @@ impl Supervisor {
         while let Some(Ok(Some(signal))) = self.signals.as_ref().map(Signals::next) {
             match signal {
                 hup if hup == Signal::HUP.as_raw() => self.change(),
-                signal => self.stop(Cause::Signal(signal)),
+                other => self.stop(Cause::Signal(other)),
             }
         }
     }

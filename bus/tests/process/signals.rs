@@ -1,18 +1,19 @@
 //! Signals to a supervisor, which is a process of its own here.
+#![allow(unsafe_code)] // ignores a signal
 
 use std::path::Path;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
 use rustix::process::Signal;
-use shmbus::process::{Cause, ChildSpec, Stop};
+use shmbus::process::{Cause, ChildSpec, End, Restart, Stop};
 
 use crate::Plan;
 use crate::processes::{Part, Role, Stage};
 use crate::tree::{Tree, Watched, supervisor};
 use crate::workers;
 
-pub(crate) const ROLES: &[Part] = &[("signalled", signalled)];
+pub(crate) const ROLES: &[Part] = &[("signalled", signalled), ("ignoring", ignoring)];
 
 /// How it ended, how often it was to reload.
 const OUTCOME: usize = 10;
@@ -50,6 +51,21 @@ fn signalled(role: &Role) {
     let report = supervisor.run().unwrap();
     let Cause::Signal(signal) = report.cause else { panic!("{report:?}") };
     role.board.word(OUTCOME).store(signal as u64, SeqCst);
+}
+
+/// A supervisor in a process that was started with SIGCHLD ignored.
+fn ignoring(role: &Role) {
+    // SAFETY: a number and a constant.
+    unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
+    let root = role.directory.path().parent().unwrap();
+    let mut child = worker(root, "three", 0, "");
+    child.restart = Restart::Never;
+    let report = supervisor(vec![child]).run().unwrap();
+    assert_eq!(report.children[0].last_end, Some(End::Exited(3)));
+}
+
+pub(crate) fn ends_are_told_although_sigchld_was_ignored_when_the_process_began(_: &Plan) {
+    Stage::new().spawn("ignoring", &[]).done();
 }
 
 pub(crate) fn sigterm_stops_the_tree_and_a_second_one_kills_it(_: &Plan) {

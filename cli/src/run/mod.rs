@@ -37,7 +37,7 @@ Exit status:
 
 /// Supervise the processes in a file, on the topics in it
 ///
-/// Topics are created first and removed at the end. Processes inherit the topics that they are given, are restarted as the file says, and die with
+/// Topics that are not there are created first and removed at the end. Processes inherit the topics that they are given, are restarted as the file says, and die with
 /// this one.
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
@@ -72,13 +72,14 @@ pub(crate) fn run(directory: &Directory, arguments: &Arguments) -> Result<()> {
     let mut supervisor = Supervisor::new()?;
     supervisor.take_signals()?; // no other thread was started yet
     let mut status = Status::begin(directory, &config.name)?;
-    let place = Place { directory: directory.clone(), topics: Arc::default() };
-    place.prepare(&config)?;
+    let (directory, resumes) = (directory.clone(), status.resumes);
+    let place = Place { directory, resumes, topics: Arc::default() };
+    let children = place.prepare(&config).inspect_err(|_| place.remove_topics())?;
     supervisor.strategy = config.strategy;
     supervisor.back_off = config.back_off;
     supervisor.intensity = config.intensity;
-    for process in &config.processes {
-        supervisor.add(place.spec(process)?)?;
+    for child in children {
+        supervisor.add(child)?;
     }
     let width = config.processes.iter().map(|process| process.name.len()).max().unwrap_or(0);
     let logs = Arc::new(Mutex::new(Logs::new(width)));
@@ -148,19 +149,27 @@ fn say(event: &Event<'_>) {
 #[derive(Clone)]
 struct Place {
     directory: Directory,
+    /// The last run of that name was killed: topics that are there are its.
+    resumes: bool,
     topics: Arc<Mutex<Vec<Held>>>,
 }
 
 struct Held {
     topic: RawTopic,
     name: String,
-    /// Not to be removed at the end.
+    /// Not there before this run, or left by one that was killed.
+    is_ours: bool,
     keep: bool,
 }
 
 impl Place {
-    /// Creates the topics that are not there.
-    fn prepare(&self, config: &Config) -> Result<()> {
+    /// The processes of a file, after the topics that are not there were created.
+    fn prepare(&self, config: &Config) -> Result<Vec<ChildSpec>> {
+        self.create(config)?;
+        config.processes.iter().map(|process| self.spec(process)).collect()
+    }
+
+    fn create(&self, config: &Config) -> Result<()> {
         let mut held = self.topics.lock().unwrap_or_else(PoisonError::into_inner);
         for wanted in &config.topics {
             let opened = loop {
@@ -170,7 +179,7 @@ impl Place {
                         return Err(config::wrong(&wanted.place, &error));
                     }
                     Err(error) => return Err(error).with_context(|| wanted.place.clone()),
-                    Ok(topic) => break topic,
+                    Ok(topic) => break (topic, self.resumes),
                 }
                 let (directory, name, options) = (&self.directory, &wanted.name, &wanted.options);
                 let created = match &wanted.schema {
@@ -185,17 +194,20 @@ impl Place {
                         return Err(config::wrong(&wanted.place, &error));
                     }
                     Err(error) => return Err(error).with_context(|| wanted.place.clone()),
-                    Ok(topic) => break topic,
+                    Ok(topic) => break (topic, true),
                 }
             };
+            let (opened, is_ours) = opened;
             if wanted.schema.is_some() && wanted.schema.as_ref() != opened.schema() {
                 let boxed = |schema: Option<&shmbus::Schema>| schema.cloned().map(Box::new);
                 let (found, expected) = (boxed(opened.schema()), boxed(wanted.schema.as_ref()));
                 let error = OpenError::Type { name: wanted.name.clone(), found, expected };
                 return Err(error).with_context(|| wanted.place.clone());
             }
-            held.retain(|other| other.name != wanted.name);
-            held.push(Held { topic: opened, name: wanted.name.clone(), keep: wanted.keep });
+            let before = held.iter().position(|other| other.name == wanted.name);
+            let is_ours = is_ours || before.is_some_and(|at| held.swap_remove(at).is_ours);
+            let (name, keep) = (wanted.name.clone(), wanted.keep);
+            held.push(Held { topic: opened, name, is_ours, keep });
         }
         Ok(())
     }
@@ -224,17 +236,15 @@ impl Place {
 
     /// The processes of the file as it is now, on its topics.
     fn reload(&self, file: &std::path::Path) -> Result<Vec<ChildSpec>> {
-        let config = Config::read(file)?;
-        self.prepare(&config)?;
-        config.processes.iter().map(|process| self.spec(process)).collect()
+        self.prepare(&Config::read(file)?)
     }
 
-    /// Removes the topics that are not to be kept, unless others take part in them.
+    /// Removes the topics that it has created and is not to keep, unless others take part in them.
     fn remove_topics(&self) {
         let mut held = self.topics.lock().unwrap_or_else(PoisonError::into_inner);
-        for Held { topic, name, keep } in held.drain(..) {
+        for Held { topic, name, is_ours, keep } in held.drain(..) {
             drop(topic);
-            if keep {
+            if keep || !is_ours {
                 continue;
             }
             match self.directory.remove(&name, false) {

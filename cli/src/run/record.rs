@@ -5,8 +5,8 @@ use anyhow::{Context, Result, bail};
 use bytemuck::{Pod, Zeroable};
 use shmbus::process::{ChildStatus, Core, End, Phase};
 use shmbus::{
-    AttachError, Directory, Enum, FixedStr, Message, MessageEnum, Publisher, Schema, Topic,
-    TopicOptions,
+    AttachError, CreateError, Directory, Enum, FixedStr, Message, MessageEnum, OpenError,
+    ParticipantKind, Publisher, Schema, Start, Topic, TopicOptions,
 };
 
 /// Where these topics are.
@@ -102,6 +102,8 @@ pub(super) struct Status {
     directory: Directory,
     name: String,
     publisher: Option<Publisher<[Record]>>,
+    /// The last supervisor of that name was killed: what it left is this one's.
+    pub(super) resumes: bool,
 }
 
 impl Status {
@@ -117,9 +119,10 @@ impl Status {
             mode: 0o644, // whoever may look into the directory may read it
             ..TopicOptions::default()
         };
+        let resumes = directory.inspect(&topic_name).is_ok();
         let topic = match Topic::<[Record]>::open_or_create_in(directory, &topic_name, &options) {
-            Err(shmbus::CreateError::Open(shmbus::OpenError::Type { .. })) => {
-                // Of another version of this program, and dead: one that lives holds it in use.
+            Err(CreateError::Open(OpenError::Type { .. })) => {
+                // Of another version of this program, and dead: one that lives is in use.
                 directory.remove(&topic_name, false)?;
                 Topic::create_in(directory, &topic_name, &options)?
             }
@@ -131,7 +134,8 @@ impl Status {
             }
             other => other.with_context(|| format!("topic {topic_name}"))?,
         };
-        Ok(Status { directory: directory.clone(), name: topic_name, publisher: Some(publisher) })
+        let (directory, publisher) = (directory.clone(), Some(publisher));
+        Ok(Status { directory, name: topic_name, publisher, resumes })
     }
 
     pub(super) fn publish(&mut self, children: &[ChildStatus]) {
@@ -164,7 +168,7 @@ impl Seen {
     /// Reads the topic along, without taking part in it: read permission is enough.
     pub(crate) fn read(directory: &Directory, name: &str) -> Result<Seen> {
         let topic = format!("{PREFIX}{name}");
-        let mut observer = directory.observe(&topic, shmbus::Start::Back(1))?;
+        let mut observer = directory.observe(&topic, Start::Back(1))?;
         if observer.schema() != Some(&Schema::of::<Record>().into_sequence()) {
             bail!("topic {topic} is of another version of shmbus");
         }
@@ -178,7 +182,7 @@ impl Seen {
         let publisher = info
             .participants
             .iter()
-            .find(|one| one.alive && one.kind == shmbus::ParticipantKind::Publisher);
+            .find(|one| one.alive && one.kind == ParticipantKind::Publisher);
         Ok(Seen {
             records,
             alive: publisher.is_some(),
