@@ -62,6 +62,7 @@
 //! | `message`, `kind`, `checked`, `schema` | what messages are: at compile time; field types checked on reading; at run time, as text, for tools |
 //! | `sync` | locks across processes |
 //! | `raw` | messages without their type |
+//! | `process` | children that are given topics, and a supervisor |
 //! | `internals` | what this project's own tests and fuzz targets need beside it; no part of what it promises |
 //! | `topic`, `options`, `publisher`, `loan`, `subscriber`, `sample`, `batch`, `observer`, `wait`, `stats`, `error` | the public face |
 
@@ -111,6 +112,8 @@ mod options;
 mod participant;
 #[cfg(not(loom))]
 mod payload;
+#[cfg(not(loom))]
+pub mod process;
 #[cfg(not(loom))]
 mod publisher;
 #[cfg(not(loom))]
