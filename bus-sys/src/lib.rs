@@ -11,6 +11,7 @@
 //! | `fork`       | what a child that was forked and did not exec must not keep               |
 //! | `membarrier` | a memory barrier on the running threads of all registered processes       |
 //! | `process`    | process id, start time, number of cores                                   |
+//! | `record`     | shared and exclusive locks on ranges of a file, with deadlines             |
 //! | `probe`      | what this machine offers: tried, or read where the kernel states it       |
 //! | `robust`     | the kernel marks the lock word of a thread that dies, and wakes one       |
 //!
@@ -29,5 +30,6 @@ pub mod map;
 pub mod membarrier;
 pub mod probe;
 pub mod process;
+pub mod record;
 pub mod robust;
 pub mod shm;
