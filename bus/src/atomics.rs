@@ -10,6 +10,7 @@ pub(crate) use self::imp::*;
 mod imp {
     pub(crate) use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::*, compiler_fence, fence};
 
+    pub(crate) use shmbus_sys::lease::Lease;
     use shmbus_sys::{clock, futex, robust};
 
     /// How long who waits for the lease of the dead sleeps between two looks: 0.2 ms.
@@ -23,6 +24,37 @@ mod imp {
     /// [`robust::pending`]; `None` where it is refused.
     pub(crate) fn pending<R>(word: &Futex, work: impl FnOnce(u32) -> R) -> Option<R> {
         robust::pending(&word.0, work).ok()
+    }
+
+    /// A futex word that is waited on together with others: see [`Words`].
+    pub(crate) type Word = Futex;
+
+    /// Words to sleep on all at once.
+    pub(crate) struct Words<'a> {
+        words: [(&'a AtomicU32, u32); futex::WORDS_MAX],
+        count: usize,
+    }
+
+    impl<'a> Words<'a> {
+        pub(crate) fn new(word: &'a Word, expected: u32) -> Words<'a> {
+            Words { words: [(&word.0, expected); futex::WORDS_MAX], count: 1 }
+        }
+
+        /// One more. Not one above the kernel's limit, which no object has.
+        pub(crate) fn add(&mut self, word: &'a Word, expected: u32) {
+            if let Some(place) = self.words.get_mut(self.count) {
+                *place = (&word.0, expected);
+                self.count += 1;
+            }
+        }
+
+        /// Sleeps while each of them is as expected and nobody wakes one, until `deadline_ns` (monotonic) at the latest. As with
+        /// [`Futex::wait`], every return is only a reason to look again.
+        pub(crate) fn wait(&self, deadline_ns: u64) {
+            if futex::wait_any(&self.words[..self.count], Some(deadline_ns)).is_err() {
+                std::thread::yield_now();
+            }
+        }
     }
 
     /// A futex word in shared memory, waited on with absolute deadlines.
