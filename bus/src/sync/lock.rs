@@ -177,9 +177,9 @@ pub(crate) fn unlock(seat: &Seat) {
 fn unlock_before(seat: &Seat, seen: u32) {
     let word = &seat.region.control().main.0.word;
     // Any other word is none that this seat has written: the object is corrupt, and stays as it is.
-    if seen == me(seat) | WAITERS && word.word().compare_exchange(seen, 0, Release, Relaxed).is_ok()
-    {
-        // [mutex]
+    let is_mine = seen == me(seat) | WAITERS;
+    // [mutex]
+    if is_mine && word.word().compare_exchange(seen, 0, Release, Relaxed).is_ok() {
         crash::point("sync.unlock.free");
         word.wake_one();
     }

@@ -13,10 +13,13 @@
 
 pub(crate) mod layout;
 pub(crate) mod lock;
+pub(crate) mod notice;
 pub(crate) mod region;
 pub(crate) mod seat;
 pub(crate) mod wait;
 
+#[cfg(not(loom))]
+mod condvar;
 #[cfg(not(loom))]
 mod error;
 #[cfg(not(loom))]
@@ -33,6 +36,7 @@ pub(crate) use object::retire;
 
 #[cfg(not(loom))]
 pub use self::{
+    condvar::Condvar,
     error::{LockError, SyncCreateError, SyncOpenError, SyncRemoveError, WaitError},
     file_lock::{FileConflict, FileGuard, FileLock, FileLockError, FileLockKind},
     mutex::{MutexGuard, RobustMutex},

@@ -14,6 +14,7 @@ use crate::sync::error::{LockError, SyncCreateError, SyncOpenError, WaitError};
 use crate::sync::lock::{self, Step};
 use crate::sync::member::Member;
 use crate::sync::object::{Initial, Object, Shape, SyncKind, SyncOptions};
+use crate::sync::seat::Seat;
 use crate::wait::deadline_ns;
 
 /// What locking returns.
@@ -191,6 +192,10 @@ impl<T: Pod> RobustMutex<T> {
         self.locked(lock::lock(&self.member.seat, deadline_ns))
     }
 
+    pub(crate) fn seat(&self) -> &Seat {
+        &self.member.seat
+    }
+
     #[inline]
     fn locked(&self, step: Step) -> Locked<'_, T> {
         Err(match step {
@@ -228,7 +233,11 @@ pub struct MutexGuard<'a, T: Pod> {
     this_thread: PhantomData<*mut T>,
 }
 
-impl<T: Pod> MutexGuard<'_, T> {
+impl<'a, T: Pod> MutexGuard<'a, T> {
+    pub(crate) fn mutex(guard: &MutexGuard<'a, T>) -> &'a RobustMutex<T> {
+        guard.mutex
+    }
+
     /// After [`LockError::OwnerDied`]: the data is as it should be again. Otherwise nothing.
     pub fn mark_consistent(&mut self) {
         if self.is_inconsistent {

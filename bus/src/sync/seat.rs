@@ -45,7 +45,7 @@ pub(crate) struct Seat {
     pub(crate) index: EntryIndex,
     pub(crate) generation: u64,
     give_back: GiveBack,
-    lease: Lease,
+    pub(crate) lease: Lease,
 }
 
 impl Seat {
@@ -94,9 +94,9 @@ impl Seat {
         while seen & 0xff < raised {
             // Another notice too: who sleeps does not watch this entry yet.
             let now = (seen & !0xff).wrapping_add(0x100) | raised;
+            // [sync roster]
             match roster.word().compare_exchange(seen, now, Release, Relaxed) {
                 Ok(_) => {
-                    // [roster]
                     crash::point("sync.join.raised");
                     roster.wake_all();
                     break;
@@ -221,7 +221,7 @@ impl Seat {
 /// Has every sleeper of an object look again.
 pub(crate) fn wake_all(region: &SyncRegion) {
     let roster = &region.control().roster.0;
-    roster.word().fetch_add(0x100, Release); // [roster]
+    roster.word().fetch_add(0x100, Release); // [sync roster]
     crash::point("sync.notice.raised");
     roster.wake_all();
 }

@@ -26,7 +26,7 @@ use crate::sync::seat::{Burial, Seat};
 const MOMENT_NS: u64 = 50_000;
 const MOMENT_MAX_NS: u64 = 100_000_000;
 /// The longest sleep.
-const SLEEP_MAX_NS: u64 = 1_000_000_000;
+pub(crate) const SLEEP_MAX_NS: u64 = 1_000_000_000;
 
 /// One wait, of several sleeps.
 pub(crate) struct Vigil<'a> {
@@ -47,12 +47,16 @@ impl<'a> Vigil<'a> {
         }
     }
 
+    pub(crate) fn seat(&self) -> &'a Seat {
+        self.seat
+    }
+
     /// Sleeps while `word` is `expected`, nobody dies and nobody gives notice, until `deadline_ns` (monotonic). Every return is only a reason to look
     /// again.
     pub(crate) fn sleep(&mut self, word: &Word, expected: u32, deadline_ns: u64) {
         let Seat { region, index: own, .. } = self.seat;
         let roster = &region.control().roster.0;
-        let seen = roster.word().load(Acquire); // [roster]
+        let seen = roster.word().load(Acquire); // [sync roster]
         if is_retired(region) {
             return;
         }
@@ -95,7 +99,8 @@ impl<'a> Vigil<'a> {
 
 impl Drop for Vigil<'_> {
     fn drop(&mut self) {
-        if !self.slept {
+        // In a model, who is killed unwinds: the dead do nothing.
+        if !self.slept || cfg!(loom) && std::thread::panicking() {
             return;
         }
         let Seat { region, index: own, .. } = self.seat;
