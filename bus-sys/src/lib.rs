@@ -5,9 +5,10 @@
 //! |--------------|---------------------------------------------------------------------------|
 //! | `clock`      | the monotonic and the real-time clock in nanoseconds, sleep until a time  |
 //! | `shm`        | files in memory: create, open, publish, allocate, seal                    |
-//! | `map`        | the only place that maps memory                                           |
+//! | `map`        | the only place that maps memory, besides the two pages of a `life`        |
 //! | `futex`      | sleep on a 32-bit word that processes share, and wake its sleepers        |
 //! | `lease`      | proof of life: a lock on one byte of a file, which ends with its holder   |
+//! | `life`       | a word in a file that the kernel marks when its thread ends               |
 //! | `fork`       | what a child that was forked and did not exec must not keep               |
 //! | `membarrier` | a memory barrier on the running threads of all registered processes       |
 //! | `process`    | process id, start time, number of cores                                   |
@@ -30,6 +31,7 @@ pub mod clock;
 pub mod fork;
 pub mod futex;
 pub mod lease;
+pub mod life;
 pub mod map;
 pub mod membarrier;
 pub mod pidfd;

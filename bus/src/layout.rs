@@ -249,7 +249,7 @@ pub(crate) struct Field {
 #[cfg(not(loom))]
 macro_rules! fields {
     ($($owner:ident { $($name:ident),+ $(,)? })+) => {
-        &[$($(Field {
+        &[$($($crate::layout::Field {
             owner: stringify!($owner),
             name: stringify!($name),
             offset: core::mem::offset_of!($owner, $name),
@@ -261,7 +261,10 @@ macro_rules! fields {
     };
 }
 
-/// Every shared field, in order; `docs/layout.md` is checked against it.
+#[cfg(not(loom))]
+pub(crate) use fields;
+
+/// Every shared field, in order; `docs/layout.md` is checked against it. Those of synchronisation objects: `sync/layout.rs`.
 #[cfg(not(loom))]
 #[cfg_attr(not(test), expect(dead_code))]
 pub(crate) const FIELDS: &[Field] = fields! {
@@ -335,6 +338,7 @@ mod tests {
         assert_eq!(documented.len(), rows.len(), "a row stands twice in docs/layout.md");
         let built: BTreeSet<_> = FIELDS
             .iter()
+            .chain(crate::sync::layout::FIELDS)
             .map(|field| (field.owner.to_owned(), field.name.to_owned(), field.offset, field.len))
             .collect();
         let missing: Vec<_> = built.difference(&documented).collect();

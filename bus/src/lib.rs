@@ -78,6 +78,10 @@ mod region;
 mod registry;
 mod repair;
 mod ring;
+#[cfg(not(loom))]
+pub mod sync;
+#[cfg(loom)]
+mod sync;
 
 #[cfg(not(loom))]
 mod batch;

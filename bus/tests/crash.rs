@@ -33,6 +33,8 @@ mod runner;
 mod subscribers;
 #[path = "crash/survivors.rs"]
 mod survivors;
+#[path = "crash/sync.rs"]
+mod sync;
 #[path = "crash/victims.rs"]
 mod victims;
 
@@ -52,6 +54,11 @@ runner::tests! {
     repairs::who_settles_for_a_subscriber_that_may_not_write_is_killed_or_stopped,
     files::a_creator_is_killed_or_stopped_and_the_next_create_clears_up,
     files::a_remover_is_killed_or_stopped_and_everybody_is_told,
+    sync::a_locker_is_killed_or_stopped_and_the_others_go_on,
+    sync::a_successor_is_killed_or_stopped_and_the_next_one_is_told,
+    sync::who_gives_a_mutex_up_is_killed_or_stopped_and_nobody_gets_it,
+    sync::who_waits_or_notifies_is_killed_or_stopped_and_the_others_go_on,
+    sync::who_makes_or_removes_a_mutex_is_killed_or_stopped_and_the_next_create_clears_up,
 }
 
 fn main() -> ExitCode {
@@ -59,5 +66,5 @@ fn main() -> ExitCode {
         println!("this build has no crash points: ci/crash runs these tests");
         return ExitCode::SUCCESS;
     }
-    runner::main(TESTS, &[victims::ROLES, files::ROLES].concat())
+    runner::main(TESTS, &[victims::ROLES, files::ROLES, sync::ROLES].concat())
 }

@@ -312,6 +312,18 @@ fn a_lock_that_is_kept_lasts_as_long_as_the_file_lock() {
 }
 
 #[test]
+fn a_lock_that_is_kept_is_not_given_back_by_asking_for_more_in_vain() {
+    let place = Place::new();
+    let (mut one, mut other) = (place.open(), place.open());
+    one.lock(Shared, ..).unwrap().keep();
+    let sharing = other.lock(Shared, ..).unwrap();
+    assert!(one.try_lock(Exclusive, ..).unwrap().is_none());
+    assert!(one.lock_timeout(Exclusive, .., SHORT).is_err());
+    drop(sharing);
+    assert!(!place.is_free());
+}
+
+#[test]
 fn the_same_file_is_locked_under_any_of_its_names_and_through_none() {
     let place = Place::new();
     let link = place.0.path().join("link");

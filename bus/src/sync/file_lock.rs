@@ -156,7 +156,8 @@ impl FileLock {
         let range = Range::new(&bytes)?;
         let taken =
             self.run(|records| records.lock(kind, range.first, range.count, deadline_ns))?;
-        Ok(taken.then_some(FileGuard { file: self, range, kind }))
+        // A guard that is made is one that unlocks.
+        Ok(taken.then(|| FileGuard { file: self, range, kind }))
     }
 
     /// A lock of another owner that would be in the way of such a one now: of several, any. Takes nothing.
