@@ -87,6 +87,10 @@ mod imp {
             let _ = futex::wake(&self.0, 1);
         }
 
+        pub(crate) fn wake_all(&self) {
+            let _ = futex::wake_all(&self.0); // as above
+        }
+
         /// Clears `bits` and wakes all, in one step against [`Futex::wait`] and against a SIGKILL.
         pub(crate) fn wake_all_and_clear(&self, bits: u16) {
             let _ = futex::wake_all_and_clear(&self.0, bits); // as above
@@ -296,6 +300,11 @@ mod imp {
             if seen & TID_MASK == 0 {
                 self.wake_one();
             }
+        }
+
+        pub(crate) fn wake_all(&self) {
+            let _queue = self.queue.lock().unwrap();
+            self.asleep.notify_all();
         }
 
         /// The kernel does both with the queue locked.

@@ -133,8 +133,6 @@ mod subscriber;
 #[cfg(not(loom))]
 mod sweep;
 #[cfg(not(loom))]
-pub mod sync;
-#[cfg(not(loom))]
 mod topic;
 #[cfg(not(loom))]
 mod wait;
