@@ -19,5 +19,6 @@ pages! {
     "observing.md" as Observing,
     "operations.md" as Operations,
     "upkeep.md" as Upkeep,
+    "processes.md" as Processes,
     "command-line.md" as CommandLine,
 }

@@ -20,8 +20,10 @@ mod metrics;
 mod publish;
 mod rates;
 mod remove;
+mod run;
 mod schema;
 mod stat;
+mod status;
 mod text;
 mod top;
 mod value;
@@ -69,6 +71,8 @@ enum Command {
     Delay(delay::Arguments),
     Top(top::Arguments),
     Stat(stat::Arguments),
+    Run(run::Arguments),
+    Status(status::Arguments),
     Doctor(doctor::Arguments),
     Gc(gc::Arguments),
     Metrics(metrics::Arguments),
@@ -89,7 +93,11 @@ fn main() -> ExitCode {
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             text::tell(&format!("{error:#}"));
-            if error.is::<text::Usage>() { ExitCode::from(2) } else { ExitCode::FAILURE }
+            match () {
+                () if error.is::<text::Usage>() || error.is::<run::config::Wrong>() => 2.into(),
+                () if error.is::<run::GaveUp>() => 3.into(),
+                () => ExitCode::FAILURE,
+            }
         }
     }
 }
@@ -106,6 +114,8 @@ fn run(command: Command, dir: Option<&Path>) -> anyhow::Result<()> {
         Command::Delay(arguments) => delay::run(&directory(dir)?, &arguments),
         Command::Top(arguments) => top::run(&directory(dir)?, &arguments),
         Command::Stat(arguments) => stat::run(&directory(dir)?, &arguments),
+        Command::Run(arguments) => run::run(&directory(dir)?, &arguments),
+        Command::Status(arguments) => status::run(&directory(dir)?, &arguments),
         Command::Doctor(arguments) => doctor::run(dir, &arguments),
         Command::Gc(arguments) => gc::run(&directory(dir)?, &arguments),
         Command::Metrics(arguments) => metrics::run(&directory(dir)?, &arguments),

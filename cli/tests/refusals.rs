@@ -119,6 +119,20 @@ const TABLE: &[Row] = &[
         no_permission: answers(1, &[DENIED, "1 of the topics"]),
     },
     Row {
+        arguments: &["run", "/dev/stdin"],
+        no_topic: answers(2, &["/dev/stdin:1:2: "]),
+        corrupt: answers(2, &["/dev/stdin:1:2: "]),
+        full: answers(2, &["/dev/stdin:1:2: "]),
+        no_permission: answers(1, &["cannot read /dev/stdin"]), // a pipe of the other user
+    },
+    Row {
+        arguments: &["status"],
+        no_topic: answers(0, &[]),
+        corrupt: answers(0, &[]),
+        full: answers(0, &[]),
+        no_permission: answers(0, &[]),
+    },
+    Row {
         arguments: &["doctor"],
         no_topic: answers(0, &["missing"]),
         corrupt: answers(1, &[FOREIGN, "shmbus rm --force t", "there is a problem"]),
@@ -172,8 +186,20 @@ const TABLE: &[Row] = &[
 /// Commands that go on while their topic is removed, and what they answer then: tested below, one by one.
 const READERS: [&str; 6] = ["pub", "echo", "hz", "bw", "delay", "stat"];
 /// Those that look once, and then find a topic or none.
-const NO_READERS: [&str; 10] =
-    ["list", "info", "schema", "top", "doctor", "gc", "metrics", "rm", "completions", "man"];
+const NO_READERS: [&str; 12] = [
+    "list",
+    "info",
+    "schema",
+    "top",
+    "run",
+    "status",
+    "doctor",
+    "gc",
+    "metrics",
+    "rm",
+    "completions",
+    "man",
+];
 /// It removes its topics itself.
 const DEMO: &str = "demo";
 

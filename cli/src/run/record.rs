@@ -1,0 +1,189 @@
+//! What `shmbus run` publishes and `shmbus status` reads: a message for each state of the tree, one element for each process. Topic `shmbus/run/NAME`; whether its
+//! publisher lives is whether the supervisor does.
+
+use anyhow::{Context, Result, bail};
+use bytemuck::{Pod, Zeroable};
+use shmbus::process::{ChildStatus, Core, End, Phase};
+use shmbus::{
+    AttachError, Directory, Enum, FixedStr, Message, MessageEnum, Publisher, Schema, Topic,
+    TopicOptions,
+};
+
+/// Where these topics are.
+pub(crate) const PREFIX: &str = "shmbus/run/";
+/// Bytes of a name.
+pub(super) const NAME_MAX: usize = 64;
+/// Processes of a file.
+pub(super) const PROCESSES_MAX: usize = 256;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, MessageEnum)]
+#[repr(u8)]
+#[message(name = "shmbus.ProcessState")]
+pub(crate) enum State {
+    Waiting = 1,
+    Running = 2,
+    Stopping = 3,
+    Ended = 4,
+}
+
+/// What its last end was; `code` of the record is the status, the signal or the error number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, MessageEnum)]
+#[repr(u8)]
+#[message(name = "shmbus.ProcessEnd")]
+pub(crate) enum Ended {
+    NotYet = 0,
+    Exited = 1,
+    Killed = 2,
+    Dumped = 3,
+    NotStarted = 4,
+}
+
+/// A process at one moment.
+#[derive(Clone, Copy, Debug, Pod, Zeroable, Message)]
+#[repr(C)]
+#[message(name = "shmbus.Process", version = 1)]
+pub(crate) struct Record {
+    /// Nanoseconds since 1970; 0: it does not run.
+    pub(crate) started_ns: u64,
+    pub(crate) restarts: u64,
+    /// 0: it does not run.
+    pub(crate) pid: u32,
+    pub(crate) code: i32,
+    pub(crate) state: Enum<State>,
+    pub(crate) end: Enum<Ended>,
+    _padding: [u8; 6],
+    pub(crate) name: FixedStr<NAME_MAX>,
+}
+
+impl Record {
+    fn of(child: &ChildStatus) -> Record {
+        let (end, code) = match child.last_end {
+            None => (Ended::NotYet, 0),
+            Some(End::Exited(code)) => (Ended::Exited, code),
+            Some(End::Killed { signal, core: Core::None }) => (Ended::Killed, signal),
+            Some(End::Killed { signal, .. }) => (Ended::Dumped, signal),
+            Some(End::NotStarted(error)) => (Ended::NotStarted, error),
+            Some(_) => (Ended::NotYet, 0),
+        };
+        Record {
+            started_ns: child.started_ns.unwrap_or(0),
+            restarts: child.restarts,
+            pid: child.pid.unwrap_or(0),
+            code,
+            state: Enum::new(match child.phase {
+                Phase::Running => State::Running,
+                Phase::Stopping => State::Stopping,
+                Phase::Ended => State::Ended,
+                _ => State::Waiting,
+            }),
+            end: Enum::new(end),
+            _padding: [0; 6],
+            name: FixedStr::new(&child.name).unwrap_or_default(), // names were checked
+        }
+    }
+
+    /// For people; `None`: it has not ended yet.
+    pub(crate) fn last_end(&self) -> Option<String> {
+        let code = self.code;
+        Some(match self.end.get().unwrap_or(Ended::NotYet) {
+            Ended::NotYet => return None,
+            Ended::Exited => format!("status {code}"),
+            Ended::Killed => format!("signal {code}"),
+            Ended::Dumped => format!("signal {code}, core dumped"),
+            Ended::NotStarted => {
+                format!("not started: {}", std::io::Error::from_raw_os_error(code))
+            }
+        })
+    }
+}
+
+/// The topic of a supervisor that runs. Dropped, it is removed.
+pub(super) struct Status {
+    directory: Directory,
+    name: String,
+    publisher: Option<Publisher<[Record]>>,
+}
+
+impl Status {
+    /// # Errors
+    /// A supervisor of that name runs.
+    pub(super) fn begin(directory: &Directory, name: &str) -> Result<Status> {
+        let topic_name = format!("{PREFIX}{name}");
+        let options = TopicOptions {
+            depth: 4,
+            max_len: (PROCESSES_MAX * size_of::<Record>()) as u32,
+            subscribers_max: 4,
+            hold_blocks: Some(0),
+            mode: 0o644, // whoever may look into the directory may read it
+            ..TopicOptions::default()
+        };
+        let topic = match Topic::<[Record]>::open_or_create_in(directory, &topic_name, &options) {
+            Err(shmbus::CreateError::Open(shmbus::OpenError::Type { .. })) => {
+                // Of another version of this program, and dead: one that lives holds it in use.
+                directory.remove(&topic_name, false)?;
+                Topic::create_in(directory, &topic_name, &options)?
+            }
+            other => other?,
+        };
+        let publisher = match topic.publisher() {
+            Err(AttachError::PublisherAlive { pid }) => {
+                bail!("{name} runs already: process {pid}")
+            }
+            other => other.with_context(|| format!("topic {topic_name}"))?,
+        };
+        Ok(Status { directory: directory.clone(), name: topic_name, publisher: Some(publisher) })
+    }
+
+    pub(super) fn publish(&mut self, children: &[ChildStatus]) {
+        let records: Vec<Record> = children.iter().take(PROCESSES_MAX).map(Record::of).collect();
+        if let Some(publisher) = &mut self.publisher {
+            // Reliable subscribers, of which there should be none, are not waited for.
+            let _ = publisher.try_publish(&records);
+        }
+    }
+}
+
+impl Drop for Status {
+    fn drop(&mut self) {
+        self.publisher = None;
+        let _ = self.directory.remove(&self.name, true);
+    }
+}
+
+/// What a supervisor has published last, and whether it lives.
+pub(crate) struct Seen {
+    pub(crate) records: Vec<Record>,
+    pub(crate) alive: bool,
+    /// Of the supervisor, where it lives.
+    pub(crate) pid: Option<u32>,
+    /// When it began, in nanoseconds since 1970.
+    pub(crate) since_ns: Option<u64>,
+}
+
+impl Seen {
+    /// Reads the topic along, without taking part in it: read permission is enough.
+    pub(crate) fn read(directory: &Directory, name: &str) -> Result<Seen> {
+        let topic = format!("{PREFIX}{name}");
+        let mut observer = directory.observe(&topic, shmbus::Start::Back(1))?;
+        if observer.schema() != Some(&Schema::of::<Record>().into_sequence()) {
+            bail!("topic {topic} is of another version of shmbus");
+        }
+        let mut records = Vec::new();
+        // A message may be overwritten while it is read: then there is another one.
+        while let Some(message) = observer.try_next()? {
+            let elements = message.bytes().chunks_exact(size_of::<Record>());
+            records = elements.map(bytemuck::pod_read_unaligned).collect();
+        }
+        let info = observer.info();
+        let publisher = info
+            .participants
+            .iter()
+            .find(|one| one.alive && one.kind == shmbus::ParticipantKind::Publisher);
+        Ok(Seen {
+            records,
+            alive: publisher.is_some(),
+            pid: publisher.map(|one| one.pid),
+            since_ns: publisher.map(|one| one.joined_ns),
+        })
+    }
+}
