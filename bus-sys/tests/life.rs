@@ -193,16 +193,16 @@ fn lives_and_robust_pthread_mutexes_come_and_go_in_any_order_and_both_are_seen_t
         });
         assert!(child.result(), "seed {seed}");
         child.kill();
-        for item in 0..EACH {
+        for (item, mutex) in mutexes.into_iter().enumerate() {
             let count = |kind: usize| steps.iter().filter(|step| **step == 2 * item + kind).count();
             let word = words.word(item).load(SeqCst);
             assert_eq!(word, if count(0) % 2 == 1 { DEAD } else { 0 }, "seed {seed}, life {item}");
             // SAFETY: made above; its owner is dead, or nobody.
-            let locked = unsafe { libc::pthread_mutex_trylock(mutexes[item]) };
+            let locked = unsafe { libc::pthread_mutex_trylock(mutex) };
             let expected = if count(1) % 2 == 1 { libc::EOWNERDEAD } else { 0 };
             assert_eq!(locked, expected, "seed {seed}, mutex {item}");
             // SAFETY: locked just now, by this thread. Its list is not to have mutexes of other rounds.
-            unsafe { libc::pthread_mutex_unlock(mutexes[item]) };
+            unsafe { libc::pthread_mutex_unlock(mutex) };
         }
         // SAFETY: the page that `mutexes` has made; nothing in it is locked.
         unsafe { libc::munmap(mutexes[0].cast(), PAGE) };
