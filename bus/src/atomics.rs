@@ -36,22 +36,30 @@ mod imp {
     }
 
     impl<'a> Words<'a> {
-        pub(crate) fn new(word: &'a Word, expected: u32) -> Words<'a> {
-            Words { words: [(&word.0, expected); futex::WORDS_MAX], count: 1 }
+        pub(crate) fn none() -> Words<'a> {
+            static NOTHING: AtomicU32 = AtomicU32::new(0);
+            Words { words: [(&NOTHING, 0); futex::WORDS_MAX], count: 0 }
         }
 
-        /// One more. Not one above the kernel's limit, which no object has.
+        /// One more. Those above the kernel's limit, which no object alone has, are counted only.
         pub(crate) fn add(&mut self, word: &'a Word, expected: u32) {
             if let Some(place) = self.words.get_mut(self.count) {
                 *place = (&word.0, expected);
-                self.count += 1;
             }
+            self.count += 1;
+        }
+
+        /// How many there are.
+        pub(crate) fn count(&self) -> usize {
+            self.count
         }
 
         /// Sleeps while each of them is as expected and nobody wakes one, until `deadline_ns` (monotonic) at the latest. As with
         /// [`Futex::wait`], every return is only a reason to look again.
         pub(crate) fn wait(&self, deadline_ns: u64) {
-            if futex::wait_any(&self.words[..self.count], Some(deadline_ns)).is_err() {
+            if futex::wait_any(&self.words[..self.count.min(futex::WORDS_MAX)], Some(deadline_ns))
+                .is_err()
+            {
                 std::thread::yield_now();
             }
         }
@@ -83,8 +91,13 @@ mod imp {
         }
 
         pub(crate) fn wake_one(&self) {
+            self.wakes_one();
+        }
+
+        /// The same, and says whether there was one.
+        pub(crate) fn wakes_one(&self) -> bool {
             // The only errors are of the address, which is ours and mapped.
-            let _ = futex::wake(&self.0, 1);
+            futex::wake(&self.0, 1).is_ok_and(|woken| woken > 0)
         }
 
         pub(crate) fn wake_all(&self) {
@@ -154,18 +167,24 @@ mod imp {
             self.wake(1);
         }
 
+        /// The same, and says whether there was one.
+        pub(crate) fn wakes_one(&self) -> bool {
+            self.wake(1) > 0
+        }
+
         pub(crate) fn wake_all(&self) {
             self.wake(usize::MAX);
         }
 
-        fn wake(&self, count: usize) {
+        fn wake(&self, count: usize) -> usize {
             let address = std::ptr::from_ref(self).addr();
             let mut sleepers = KERNEL.sleepers.lock().unwrap();
-            for _ in 0..count {
+            for woken in 0..count {
                 let found = sleepers.iter().position(|(words, _)| words.contains(&address));
-                let Some(found) = found else { return };
+                let Some(found) = found else { return woken };
                 sleepers.remove(found).1.notify_one();
             }
+            count
         }
 
         /// As [`Futex::died`], of a word in the robust list of thread `tid`.
@@ -184,8 +203,8 @@ mod imp {
     pub(crate) struct Words<'a>(Vec<(&'a Word, u32)>);
 
     impl<'a> Words<'a> {
-        pub(crate) fn new(word: &'a Word, expected: u32) -> Words<'a> {
-            Words(vec![(word, expected)])
+        pub(crate) fn none() -> Words<'a> {
+            Words(Vec::new())
         }
 
         pub(crate) fn add(&mut self, word: &'a Word, expected: u32) {

@@ -206,6 +206,18 @@ pub enum WaitError {
     /// It stays so: remove the object.
     #[error("what it protects was given up")]
     NotRecoverable,
+    /// A writer died (or panicked) with the [`RwLock`](crate::sync::RwLock), and nobody has mended what it protects. Who writes next gets it.
+    #[error("a writer died and nobody has mended what it wrote")]
+    WriterDied,
+    /// A member of the [`Barrier`](crate::sync::Barrier) died, or somebody reset it.
+    #[error("the barrier is broken")]
+    Broken,
+    /// Words of all that is waited for, more than the kernel takes at once: fewer objects at a time, or with fewer members.
+    #[error("more than {max} words to wait for")]
+    TooMany {
+        /// The kernel's limit.
+        max: u32,
+    },
     /// The object was removed.
     #[error("the object was removed")]
     Removed,

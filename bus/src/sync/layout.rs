@@ -52,6 +52,8 @@ pub(crate) struct SyncControl {
     pub(crate) main: Line<MainWords>,
     /// `notices << 8 | mark`: entries below `mark` have or had an owner; the rest is raised when all sleepers are to look.
     pub(crate) roster: Line<Word>,
+    /// `changes << 1 | somebody may sleep`: what is waited for, other than the lock.
+    pub(crate) turn: Line<Word>,
 }
 
 #[repr(C)]
@@ -89,7 +91,7 @@ pub(crate) const FIELDS: &[Field] = fields! {
     SyncHeader {
         magic, version, byte_order, instance, len, created_ns, kind, members_max, data_size, data_align,
     }
-    SyncControl { main, roster }
+    SyncControl { main, roster, turn }
     MainWords { word, state, retired, value }
     SyncEntry { state, cells, pid, joined_ns, life }
 };

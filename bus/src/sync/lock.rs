@@ -20,13 +20,13 @@ use crate::sync::seat::Seat;
 use crate::sync::wait::{Vigil, is_retired};
 
 /// Somebody may sleep.
-const WAITERS: u32 = 1 << 31;
+pub(crate) const WAITERS: u32 = 1 << 31;
 /// In place of an owner that is dead and buried.
 const GONE: u32 = 0xff;
 const GENERATION: u32 = (1 << 23) - 1;
 
-const CONSISTENT: u32 = 0;
-const INCONSISTENT: u32 = 1;
+pub(crate) const CONSISTENT: u32 = 0;
+pub(crate) const INCONSISTENT: u32 = 1;
 const NOT_RECOVERABLE: u32 = 2;
 
 /// What a step came to.
@@ -51,12 +51,12 @@ fn name(index: EntryIndex, generation: u64) -> u32 {
     (index.0 + 1) & 0xff | (generation as u32 & GENERATION) << 8
 }
 
-fn me(seat: &Seat) -> u32 {
+pub(crate) fn me(seat: &Seat) -> u32 {
     name(seat.index, seat.generation)
 }
 
 /// Whether the owner that a word names may still do something.
-fn lives(seat: &Seat, word: u32) -> bool {
+pub(crate) fn lives(seat: &Seat, word: u32) -> bool {
     let Some(number) = (word & 0xff).checked_sub(1) else { return false };
     number < seat.region.members_max()
         && seat.lives(EntryIndex(number), |generation| {

@@ -11,17 +11,26 @@
 //! As with a [`Topic`](crate::Topic): whoever may write an object's file is trusted to follow the protocol. A corrupt one is met with typed errors, or waits until its
 //! deadline; never with a panic or an access outside the mapping.
 
+pub(crate) mod gather;
 pub(crate) mod layout;
 pub(crate) mod lock;
 pub(crate) mod notice;
+pub(crate) mod permits;
 pub(crate) mod region;
+pub(crate) mod rw;
 pub(crate) mod seat;
+pub(crate) mod signal;
+pub(crate) mod turn;
 pub(crate) mod wait;
 
+#[cfg(not(loom))]
+mod barrier;
 #[cfg(not(loom))]
 mod condvar;
 #[cfg(not(loom))]
 mod error;
+#[cfg(not(loom))]
+mod event;
 #[cfg(not(loom))]
 mod file_lock;
 #[cfg(not(loom))]
@@ -30,15 +39,28 @@ mod member;
 mod mutex;
 #[cfg(not(loom))]
 mod object;
+#[cfg(not(loom))]
+mod once;
+#[cfg(not(loom))]
+mod opening;
+#[cfg(not(loom))]
+mod rwlock;
+#[cfg(not(loom))]
+mod semaphore;
 
 #[cfg(not(loom))]
 pub(crate) use object::retire;
 
 #[cfg(not(loom))]
 pub use self::{
+    barrier::Barrier,
     condvar::Condvar,
     error::{LockError, SyncCreateError, SyncOpenError, SyncRemoveError, WaitError},
+    event::{Event, Reset},
     file_lock::{FileConflict, FileGuard, FileLock, FileLockError, FileLockKind},
     mutex::{MutexGuard, RobustMutex},
     object::{SyncKind, SyncOptions},
+    once::OnceCell,
+    rwlock::{ReadGuard, RwLock, WriteGuard},
+    semaphore::{Permit, PostError, Semaphore},
 };

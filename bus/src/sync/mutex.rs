@@ -62,6 +62,33 @@ type Locked<'a, T> = Result<MutexGuard<'a, T>, LockError<MutexGuard<'a, T>>>;
 /// Two handles of one mutex in one thread are two owners: the second one that locks waits for the first, for ever. Locking twice with one handle is
 /// [`WaitError::AlreadyHeld`].
 ///
+/// Neither handle nor guard goes to another thread:
+///
+/// ```compile_fail,E0277
+/// # use shmbus::sync::RobustMutex;
+/// fn handle(mutex: RobustMutex<u64>) {
+///     std::thread::spawn(move || drop(mutex));
+/// }
+/// ```
+/// ```compile_fail,E0277
+/// # use shmbus::sync::RobustMutex;
+/// fn guard(mutex: &RobustMutex<u64>) {
+///     let guard = mutex.lock().unwrap();
+///     std::thread::scope(|scope| { scope.spawn(|| drop(guard)); });
+/// }
+/// ```
+/// Nobody unlocks but by dropping the guard, and what it protects is not to be had behind that:
+///
+/// ```compile_fail,E0505
+/// # use shmbus::sync::RobustMutex;
+/// fn late(mutex: &RobustMutex<u64>) -> u64 {
+///     let guard = mutex.lock().unwrap();
+///     let value = &*guard;
+///     drop(guard);
+///     *value
+/// }
+/// ```
+///
 /// # Cost
 /// Locked by nobody else: one exchange to lock and one to unlock, no system call. Waiting: after one `sched_yield`, a `futex_waitv` of as many words as
 /// there are members and two more.
@@ -190,6 +217,25 @@ impl<T: Pod> RobustMutex<T> {
             return Err(WaitError::Forked.into());
         }
         self.locked(lock::lock(&self.member.seat, deadline_ns))
+    }
+
+    /// [`RobustMutex::lock`], and `repair` where its last owner died: the data is marked consistent behind it.
+    ///
+    /// # Errors
+    /// [`WaitError::NotRecoverable`], `Removed`, `AlreadyHeld`, `Forked`.
+    pub fn lock_or_repair(
+        &self,
+        repair: impl FnOnce(&mut T),
+    ) -> Result<MutexGuard<'_, T>, WaitError> {
+        match self.lock() {
+            Ok(guard) => Ok(guard),
+            Err(LockError::OwnerDied(mut guard)) => {
+                repair(&mut guard);
+                guard.mark_consistent();
+                Ok(guard)
+            }
+            Err(LockError::Failed(error)) => Err(error),
+        }
     }
 
     pub(crate) fn seat(&self) -> &Seat {

@@ -34,11 +34,31 @@ pub enum SyncKind {
     Mutex = 1,
     /// [`Condvar`](crate::sync::Condvar)
     Condvar = 2,
+    /// [`Semaphore`](crate::sync::Semaphore)
+    Semaphore = 3,
+    /// [`RwLock`](crate::sync::RwLock)
+    RwLock = 4,
+    /// [`Barrier`](crate::sync::Barrier)
+    Barrier = 5,
+    /// [`Event`](crate::sync::Event)
+    Event = 6,
+    /// [`OnceCell`](crate::sync::OnceCell)
+    Once = 7,
 }
 
 impl SyncKind {
+    const ALL: [SyncKind; 7] = [
+        SyncKind::Mutex,
+        SyncKind::Condvar,
+        SyncKind::Semaphore,
+        SyncKind::RwLock,
+        SyncKind::Barrier,
+        SyncKind::Event,
+        SyncKind::Once,
+    ];
+
     fn of(number: u32) -> Option<SyncKind> {
-        [SyncKind::Mutex, SyncKind::Condvar].into_iter().find(|kind| *kind as u32 == number)
+        SyncKind::ALL.into_iter().find(|kind| *kind as u32 == number)
     }
 }
 
@@ -47,6 +67,11 @@ impl fmt::Display for SyncKind {
         f.write_str(match self {
             SyncKind::Mutex => "mutex",
             SyncKind::Condvar => "condvar",
+            SyncKind::Semaphore => "semaphore",
+            SyncKind::RwLock => "rwlock",
+            SyncKind::Barrier => "barrier",
+            SyncKind::Event => "event",
+            SyncKind::Once => "once",
         })
     }
 }
@@ -103,6 +128,13 @@ pub(crate) struct Object {
 }
 
 impl Object {
+    /// The data of an object whose data is one number, which nobody changes. `None` for 0.
+    pub(crate) fn number(&self) -> Option<u32> {
+        let (mut number, offset) = ([0; 4], data_offset(self.region.members_max()));
+        shm::read_exact_at(self.ctl.as_fd(), &mut number, offset).ok()?;
+        Some(u32::from_ne_bytes(number)).filter(|&number| number > 0)
+    }
+
     pub(crate) fn open(
         directory: &Directory,
         name: &str,

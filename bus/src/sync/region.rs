@@ -108,6 +108,7 @@ mod modelled {
                         value: AtomicU64::new(0),
                     }),
                     roster: Line(Word::new()),
+                    turn: Line(Word::new()),
                 },
                 entries: (0..members_max)
                     .map(|_| SyncEntry {

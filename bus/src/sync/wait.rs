@@ -27,6 +27,9 @@ const MOMENT_NS: u64 = 50_000;
 const MOMENT_MAX_NS: u64 = 100_000_000;
 /// The longest sleep.
 pub(crate) const SLEEP_MAX_NS: u64 = 1_000_000_000;
+/// Most words of one sleep: the kernel's limit.
+#[cfg(not(loom))]
+pub(crate) const WORDS_MAX: usize = shmbus_sys::futex::WORDS_MAX;
 
 /// One wait, of several sleeps.
 pub(crate) struct Vigil<'a> {
@@ -54,18 +57,36 @@ impl<'a> Vigil<'a> {
     /// Sleeps while `word` is `expected`, nobody dies and nobody gives notice, until `deadline_ns` (monotonic). Every return is only a reason to look
     /// again.
     pub(crate) fn sleep(&mut self, word: &Word, expected: u32, deadline_ns: u64) {
+        let mut words = Words::none();
+        if let Some(until_ns) = self.watch(&mut words, word, expected, deadline_ns) {
+            words.wait(until_ns);
+            crash::point("sync.wait.woken");
+        }
+    }
+
+    /// Adds the words of such a sleep, and says until when to sleep at most. `None`: there is reason to look again already.
+    pub(crate) fn watch<'b>(
+        &mut self,
+        words: &mut Words<'b>,
+        word: &'b Word,
+        expected: u32,
+        deadline_ns: u64,
+    ) -> Option<u64>
+    where
+        'a: 'b,
+    {
         let Seat { region, index: own, .. } = self.seat;
         let roster = &region.control().roster.0;
         let seen = roster.word().load(Acquire); // [sync roster]
         if is_retired(region) {
-            return;
+            return None;
         }
         let now_ns = now_ns();
         let asks = now_ns >= self.asks_ns;
         if asks {
             self.asks_ns = now_ns.saturating_add(SLEEP_MAX_NS);
         }
-        let mut words = Words::new(word, expected);
+        words.add(word, expected);
         words.add(roster, seen);
         let (mut is_dying, mut buried) = (false, false);
         for index in region.entries(seen & 0xff).filter(|index| index != own) {
@@ -82,7 +103,7 @@ impl<'a> Vigil<'a> {
             words.add(life, alive);
         }
         if buried {
-            return; // what the caller waits for may have come by it
+            return None; // what the caller waits for may have come by it
         }
         let mut until_ns = now_ns.saturating_add(SLEEP_MAX_NS);
         if is_dying {
@@ -92,8 +113,7 @@ impl<'a> Vigil<'a> {
             self.moment_ns = MOMENT_NS;
         }
         self.slept = true;
-        words.wait(until_ns.min(deadline_ns));
-        crash::point("sync.wait.woken");
+        Some(until_ns.min(deadline_ns))
     }
 }
 
