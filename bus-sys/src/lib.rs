@@ -5,12 +5,14 @@
 //! |--------------|---------------------------------------------------------------------------|
 //! | `clock`      | the monotonic and the real-time clock in nanoseconds, sleep until a time  |
 //! | `shm`        | files in memory: create, open, publish, allocate, seal                    |
-//! | `map`        | the only place that maps memory                                           |
+//! | `map`        | the only place that maps memory, besides the two pages of a `life`        |
 //! | `futex`      | sleep on a 32-bit word that processes share, and wake its sleepers        |
 //! | `lease`      | proof of life: a lock on one byte of a file, which ends with its holder   |
+//! | `life`       | a word in a file that the kernel marks when its thread ends               |
 //! | `fork`       | what a child that was forked and did not exec must not keep               |
 //! | `membarrier` | a memory barrier on the running threads of all registered processes       |
 //! | `process`    | process id, start time, number of cores                                   |
+//! | `record`     | shared and exclusive locks on ranges of a file, with deadlines             |
 //! | `probe`      | what this machine offers: tried, or read where the kernel states it       |
 //! | `robust`     | the kernel marks the lock word of a thread that dies, and wakes one       |
 //! | `spawn`      | what a child is and has when it begins, beyond what `Command` can say     |
@@ -29,12 +31,14 @@ pub mod clock;
 pub mod fork;
 pub mod futex;
 pub mod lease;
+pub mod life;
 pub mod map;
 pub mod membarrier;
 pub mod pidfd;
 pub mod probe;
 pub mod process;
 pub mod ready;
+pub mod record;
 pub mod robust;
 pub mod shm;
 pub mod signal;

@@ -15,7 +15,7 @@
 //! of one while it has the word pending is taken for the end of the other, which holds it. And the word says that a *thread* has ended: its process may
 //! live, and store.
 //!
-//! Only the pending field is used: no list, so nothing in shared memory is followed by anybody, and libc's own list stays as it is.
+//! Only the pending field is used here ([`life`](crate::life) has entries in the list): no list, so nothing in shared memory is followed by anybody, and libc's own list stays as it is.
 
 #![allow(unsafe_code)] // get_robust_list and set_robust_list, and a field of the head, which is libc's
 
@@ -37,10 +37,10 @@ pub const TID_MASK: u32 = libc::FUTEX_TID_MASK;
 
 /// `struct robust_list_head` of `linux/futex.h`.
 #[repr(C)]
-struct Head {
+pub(crate) struct Head {
     list: *mut c_void,
     /// From an entry of the list to its futex word.
-    futex_offset: isize,
+    pub(crate) futex_offset: isize,
     list_op_pending: *mut c_void,
 }
 
@@ -120,7 +120,7 @@ fn own() -> io::Result<Own> {
 }
 
 /// The head that is registered for this thread.
-fn registered() -> io::Result<Option<NonNull<Head>>> {
+pub(crate) fn registered() -> io::Result<Option<NonNull<Head>>> {
     let mut head: *mut Head = ptr::null_mut();
     let mut len = 0usize;
     // SAFETY: both are valid for writes; thread 0 is the caller.

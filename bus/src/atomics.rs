@@ -10,6 +10,7 @@ pub(crate) use self::imp::*;
 mod imp {
     pub(crate) use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::*, compiler_fence, fence};
 
+    pub(crate) use shmbus_sys::lease::Lease;
     use shmbus_sys::{clock, futex, robust};
 
     /// How long who waits for the lease of the dead sleeps between two looks: 0.2 ms.
@@ -23,6 +24,45 @@ mod imp {
     /// [`robust::pending`]; `None` where it is refused.
     pub(crate) fn pending<R>(word: &Futex, work: impl FnOnce(u32) -> R) -> Option<R> {
         robust::pending(&word.0, work).ok()
+    }
+
+    /// A futex word that is waited on together with others: see [`Words`].
+    pub(crate) type Word = Futex;
+
+    /// Words to sleep on all at once.
+    pub(crate) struct Words<'a> {
+        words: [(&'a AtomicU32, u32); futex::WORDS_MAX],
+        count: usize,
+    }
+
+    impl<'a> Words<'a> {
+        pub(crate) fn none() -> Words<'a> {
+            static NOTHING: AtomicU32 = AtomicU32::new(0);
+            Words { words: [(&NOTHING, 0); futex::WORDS_MAX], count: 0 }
+        }
+
+        /// One more. Those above the kernel's limit, which no object alone has, are counted only.
+        pub(crate) fn add(&mut self, word: &'a Word, expected: u32) {
+            if let Some(place) = self.words.get_mut(self.count) {
+                *place = (&word.0, expected);
+            }
+            self.count += 1;
+        }
+
+        /// How many there are.
+        pub(crate) fn count(&self) -> usize {
+            self.count
+        }
+
+        /// Sleeps while each of them is as expected and nobody wakes one, until `deadline_ns` (monotonic) at the latest. As with
+        /// [`Futex::wait`], every return is only a reason to look again.
+        pub(crate) fn wait(&self, deadline_ns: u64) {
+            if futex::wait_any(&self.words[..self.count.min(futex::WORDS_MAX)], Some(deadline_ns))
+                .is_err()
+            {
+                std::thread::yield_now();
+            }
+        }
     }
 
     /// A futex word in shared memory, waited on with absolute deadlines.
@@ -51,12 +91,22 @@ mod imp {
         }
 
         pub(crate) fn wake_one(&self) {
+            self.wakes_one();
+        }
+
+        /// The same, and says whether there was one.
+        pub(crate) fn wakes_one(&self) -> bool {
             // The only errors are of the address, which is ours and mapped.
-            let _ = futex::wake(&self.0, 1);
+            futex::wake(&self.0, 1).is_ok_and(|woken| woken > 0)
         }
 
         pub(crate) fn wake_all(&self) {
             let _ = futex::wake_all(&self.0); // as above
+        }
+
+        /// Clears `bits` and wakes all, in one step against [`Futex::wait`] and against a SIGKILL.
+        pub(crate) fn wake_all_and_clear(&self, bits: u16) {
+            let _ = futex::wake_all_and_clear(&self.0, bits); // as above
         }
     }
 }
@@ -88,6 +138,126 @@ mod imp {
             Err(cause) => {
                 word.died(tid);
                 resume_unwind(cause)
+            }
+        }
+    }
+
+    /// Sleepers of [`Words`], in the order in which they came: their words by address, and their beds.
+    struct Kernel {
+        sleepers: loom::sync::Mutex<Vec<(Vec<usize>, loom::sync::Arc<loom::sync::Condvar>)>>,
+    }
+
+    loom::lazy_static! {
+        static ref KERNEL: Kernel = Kernel { sleepers: loom::sync::Mutex::new(Vec::new()) };
+    }
+
+    /// A futex word that is waited on together with others.
+    pub(crate) struct Word(AtomicU32);
+
+    impl Word {
+        pub(crate) fn new() -> Word {
+            Word(AtomicU32::new(0))
+        }
+
+        pub(crate) fn word(&self) -> &AtomicU32 {
+            &self.0
+        }
+
+        pub(crate) fn wake_one(&self) {
+            self.wake(1);
+        }
+
+        /// The same, and says whether there was one.
+        pub(crate) fn wakes_one(&self) -> bool {
+            self.wake(1) > 0
+        }
+
+        pub(crate) fn wake_all(&self) {
+            self.wake(usize::MAX);
+        }
+
+        fn wake(&self, count: usize) -> usize {
+            let address = std::ptr::from_ref(self).addr();
+            let mut sleepers = KERNEL.sleepers.lock().unwrap();
+            for woken in 0..count {
+                let found = sleepers.iter().position(|(words, _)| words.contains(&address));
+                let Some(found) = found else { return woken };
+                sleepers.remove(found).1.notify_one();
+            }
+            count
+        }
+
+        /// As [`Futex::died`], of a word in the robust list of thread `tid`.
+        pub(crate) fn died(&self, tid: u32) {
+            let seen = self.0.load(Acquire);
+            if seen & TID_MASK == tid {
+                self.0.store(seen & FUTEX_WAITERS | OWNER_DIED, Release);
+                if seen & FUTEX_WAITERS != 0 {
+                    self.wake_one();
+                }
+            }
+        }
+    }
+
+    /// Words to sleep on all at once.
+    pub(crate) struct Words<'a>(Vec<(&'a Word, u32)>);
+
+    impl<'a> Words<'a> {
+        pub(crate) fn none() -> Words<'a> {
+            Words(Vec::new())
+        }
+
+        pub(crate) fn add(&mut self, word: &'a Word, expected: u32) {
+            self.0.push((word, expected));
+        }
+
+        /// A sleep that ends by itself soon is a yield, any other one is for ever.
+        pub(crate) fn wait(&self, deadline_ns: u64) {
+            if deadline_ns < 1_000_000_000 {
+                return loom::thread::yield_now();
+            }
+            let mut sleepers = KERNEL.sleepers.lock().unwrap();
+            if self.0.iter().any(|(word, expected)| word.0.load(Relaxed) != *expected) {
+                return;
+            }
+            let bed = loom::sync::Arc::new(loom::sync::Condvar::new());
+            let words = self.0.iter().map(|(word, _)| std::ptr::from_ref(*word).addr()).collect();
+            sleepers.push((words, bed.clone()));
+            while sleepers.iter().any(|(_, other)| loom::sync::Arc::ptr_eq(other, &bed)) {
+                sleepers = bed.wait(sleepers).unwrap();
+            }
+        }
+    }
+
+    /// Who holds which byte of a file, by number of the description; 0 = nobody.
+    pub(crate) struct LeaseFile(pub(crate) Vec<AtomicU32>);
+
+    /// An open file description of it, played.
+    pub(crate) struct Lease {
+        pub(crate) file: loom::sync::Arc<LeaseFile>,
+        pub(crate) description: u32,
+    }
+
+    impl Lease {
+        pub(crate) fn take(&self, byte: u64) -> std::io::Result<bool> {
+            let byte = &self.file.0[byte as usize];
+            Ok(byte.compare_exchange(0, self.description, SeqCst, SeqCst).is_ok())
+        }
+
+        pub(crate) fn release(&self, byte: u64) -> std::io::Result<()> {
+            self.file.0[byte as usize].store(0, SeqCst);
+            Ok(())
+        }
+
+        pub(crate) fn is_held_by_another(&self, byte: u64) -> std::io::Result<bool> {
+            let holder = self.file.0[byte as usize].load(SeqCst);
+            Ok(holder != 0 && holder != self.description)
+        }
+
+        /// Its process is gone.
+        pub(crate) fn end(&self) {
+            for byte in &self.file.0 {
+                let _ = byte.compare_exchange(self.description, 0, SeqCst, SeqCst);
             }
         }
     }
@@ -153,6 +323,13 @@ mod imp {
 
         pub(crate) fn wake_all(&self) {
             let _queue = self.queue.lock().unwrap();
+            self.asleep.notify_all();
+        }
+
+        /// The kernel does both with the queue locked.
+        pub(crate) fn wake_all_and_clear(&self, bits: u16) {
+            let _queue = self.queue.lock().unwrap();
+            self.word.fetch_and(!u32::from(bits), Relaxed);
             self.asleep.notify_all();
         }
     }

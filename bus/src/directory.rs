@@ -4,6 +4,7 @@
 //! into place without replacing: who loses the race opens the winner's. Who removes a topic renames it to
 //! `.old-<random>`, then tells those who are attached, then removes its files. Whatever a killed creator or remover left is removed by the next create: renaming claims it, and
 //! a living creator whose directory was taken from under it in the moment before it had its lease begins again.
+//! A synchronisation object is `<name>/.sync/ctl`, by the same rules.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
@@ -19,6 +20,8 @@ use crate::layout::CREATOR_LEASE;
 use crate::participant::Attachment;
 
 pub(crate) const TOPIC: &str = ".topic";
+/// A synchronisation object (`sync`): a directory beside that of the topic of the same name, made and removed as that.
+pub(crate) const SYNC: &str = ".sync";
 pub(crate) const DATA: &str = "data";
 pub(crate) const CONTROL: &str = "ctl";
 const NEW: &str = ".new-";
@@ -134,9 +137,21 @@ impl Directory {
     /// # Errors
     /// The directory cannot be used or read.
     pub fn topics(&self) -> Result<Vec<String>, DirectoryError> {
+        self.names(TOPIC)
+    }
+
+    /// Names of all synchronisation objects ([`sync`](crate::sync)), sorted.
+    ///
+    /// # Errors
+    /// The directory cannot be used or read.
+    pub fn sync_objects(&self) -> Result<Vec<String>, DirectoryError> {
+        self.names(SYNC)
+    }
+
+    fn names(&self, leaf: &str) -> Result<Vec<String>, DirectoryError> {
         let mut names = Vec::new();
         let fd = self.open()?;
-        collect(fd.as_fd(), "", &mut names).map_err(|source| DirectoryError::Io {
+        collect(fd.as_fd(), leaf, "", &mut names).map_err(|source| DirectoryError::Io {
             path: self.path.clone(),
             action: "list it",
             source,
@@ -146,17 +161,17 @@ impl Directory {
     }
 }
 
-/// Appends the names of all topics below `fd`.
-fn collect(fd: BorrowedFd<'_>, name: &str, names: &mut Vec<String>) -> io::Result<()> {
+/// Appends the names below `fd` that have a directory `leaf`.
+fn collect(fd: BorrowedFd<'_>, leaf: &str, name: &str, names: &mut Vec<String>) -> io::Result<()> {
     for child in shm::list_at(fd)? {
-        if child == TOPIC {
+        if child == leaf {
             if TopicName::new(name).is_ok() {
                 names.push(name.to_owned());
             }
         } else if !child.starts_with('.') {
             let path = if name.is_empty() { child.clone() } else { format!("{name}/{child}") };
             match shm::open_directory_at(fd, &child) {
-                Ok(directory) => collect(directory.as_fd(), &path, names)?,
+                Ok(directory) => collect(directory.as_fd(), leaf, &path, names)?,
                 // A file that is not ours, or a directory removed meanwhile.
                 Err(_) => continue,
             }
@@ -236,9 +251,10 @@ impl TopicName {
     }
 }
 
-/// A topic being built aside. Dropped before it is published, it is removed.
+/// A topic, or another object, being built aside. Dropped before it is published, it is removed.
 pub(crate) struct Draft<'a> {
     parent: BorrowedFd<'a>,
+    leaf: &'static str,
     name: String,
     directory: OwnedFd,
     /// Held until the topic is published, so that nobody takes the draft for a leftover.
@@ -247,15 +263,19 @@ pub(crate) struct Draft<'a> {
 }
 
 impl<'a> Draft<'a> {
-    /// Begins a draft beside the other topics of `parent`; `mode` is that of the control file.
-    pub(crate) fn begin(parent: BorrowedFd<'a>, mode: u32) -> io::Result<(Draft<'a>, OwnedFd)> {
+    /// Begins a draft of `leaf` in `parent`; `mode` is that of the control file.
+    pub(crate) fn begin(
+        parent: BorrowedFd<'a>,
+        leaf: &'static str,
+        mode: u32,
+    ) -> io::Result<(Draft<'a>, OwnedFd)> {
         let name = format!("{NEW}{:016x}", random());
         shm::make_directory_at(parent, &name, directory_mode(mode))?;
         crash::point("create.begun");
         let directory = shm::open_directory_at(parent, &name).inspect_err(|_| {
             let _ = shm::remove_directory_at(parent, &name);
         })?;
-        let mut draft = Draft { parent, name, directory, lease: None, published: false };
+        let mut draft = Draft { parent, leaf, name, directory, lease: None, published: false };
         let ctl = shm::create_at(draft.directory.as_fd(), CONTROL, mode)?;
         let lease = Lease::open_at(draft.directory.as_fd(), CONTROL)?;
         if !lease.take(CREATOR_LEASE)? {
@@ -270,9 +290,9 @@ impl<'a> Draft<'a> {
         self.directory.as_fd()
     }
 
-    /// Gives the draft its name, unless there is a topic of that name.
+    /// Gives the draft its name, unless there is one of that name.
     pub(crate) fn publish(mut self) -> io::Result<()> {
-        shm::publish_at(self.parent, &self.name, TOPIC)?;
+        shm::publish_at(self.parent, &self.name, self.leaf)?;
         crash::point("create.renamed");
         self.published = true;
         Ok(())
@@ -291,10 +311,10 @@ impl Drop for Draft<'_> {
     }
 }
 
-/// Takes the topic of `parent` out of its name and removes its files. Who has them mapped keeps them.
-pub(crate) fn remove_topic(parent: BorrowedFd<'_>) -> io::Result<()> {
+/// Takes the topic (or other object) of `parent` out of its name and removes its files. Who has them mapped keeps them.
+pub(crate) fn remove_leaf(parent: BorrowedFd<'_>, leaf: &str) -> io::Result<()> {
     let old = format!("{OLD}{:016x}", random());
-    shm::publish_at(parent, TOPIC, &old)?;
+    shm::publish_at(parent, leaf, &old)?;
     crash::point("remove.renamed");
     match discard(parent, &old) {
         // Another creator or remover has found it already, and done the same.
@@ -339,7 +359,7 @@ fn is_being_built(parent: BorrowedFd<'_>, name: &str) -> bool {
         .unwrap_or_else(|error| error.kind() != io::ErrorKind::NotFound)
 }
 
-/// Tells whoever is attached to the topic in a directory of ours that it is gone, and removes it with its files.
+/// Tells whoever is attached to the topic or other object in a directory of ours that it is gone, and removes it with its files.
 ///
 /// In this order: a remover that is killed in here leaves a directory that the next one finds and begins again with.
 fn discard(parent: BorrowedFd<'_>, name: &str) -> io::Result<()> {
@@ -352,6 +372,8 @@ fn discard(parent: BorrowedFd<'_>, name: &str) -> io::Result<()> {
     };
     if let Ok(attachment) = Attachment::open(name, directory.try_clone()?) {
         attachment.retire();
+    } else {
+        crate::sync::retire(directory.as_fd());
     }
     for file in shm::list_at(directory.as_fd())? {
         let _ = shm::unlink_at(directory.as_fd(), &file);

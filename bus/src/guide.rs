@@ -17,6 +17,7 @@ pages! {
     "sizing.md" as Sizing,
     "waiting.md" as Waiting,
     "observing.md" as Observing,
+    "locks.md" as Locks,
     "operations.md" as Operations,
     "upkeep.md" as Upkeep,
     "processes.md" as Processes,

@@ -37,15 +37,12 @@ pub(crate) const CREATOR_LEASE: u64 = 0;
 /// The byte of `ctl` whose lock says that the owner of entry 0 is alive; entry `i` has byte `ENTRY_LEASES + i`.
 pub(crate) const ENTRY_LEASES: u64 = 1;
 
-/// Most subscribers of a topic: one bit each in a bell.
+/// Most subscribers of a topic.
 pub(crate) const SUBSCRIBERS_LIMIT: u32 = 256;
-/// Most publishers of a topic: one bit each in a bell.
+/// Most publishers of a topic.
 pub(crate) const PUBLISHERS_LIMIT: u32 = 64;
 /// Hold cells of one entry: one bit each in [`Entry::held`].
 pub(crate) const HOLD_CELLS: usize = if cfg!(loom) { 2 } else { 64 };
-/// Words of sleeper bits in a bell.
-pub(crate) const SLEEPER_WORDS: usize =
-    if cfg!(loom) { 1 } else { SUBSCRIBERS_LIMIT as usize / 64 };
 /// Longest type name, in bytes.
 pub(crate) const TYPE_NAME_MAX: usize = 256;
 /// A slot never shares a cache line with another one.
@@ -169,12 +166,10 @@ pub(crate) struct Control {
     pub(crate) recovery: Line<RecoveryLock>,
 }
 
-/// An event count: a futex word and one bit for each sleeper.
+/// An event count: a futex word, two bits of which say whether somebody sleeps.
 #[repr(C)]
 pub(crate) struct Bell {
     pub(crate) word: Futex,
-    pub(crate) reserved: u32,
-    pub(crate) sleepers: [AtomicU64; SLEEPER_WORDS],
 }
 
 /// What everybody attached must hear of, read at each opening of a block and before each sleep.
@@ -254,7 +249,7 @@ pub(crate) struct Field {
 #[cfg(not(loom))]
 macro_rules! fields {
     ($($owner:ident { $($name:ident),+ $(,)? })+) => {
-        &[$($(Field {
+        &[$($($crate::layout::Field {
             owner: stringify!($owner),
             name: stringify!($name),
             offset: core::mem::offset_of!($owner, $name),
@@ -266,7 +261,10 @@ macro_rules! fields {
     };
 }
 
-/// Every shared field, in order; `docs/layout.md` is checked against it.
+#[cfg(not(loom))]
+pub(crate) use fields;
+
+/// Every shared field, in order; `docs/layout.md` is checked against it. Those of synchronisation objects: `sync/layout.rs`.
 #[cfg(not(loom))]
 #[cfg_attr(not(test), expect(dead_code))]
 pub(crate) const FIELDS: &[Field] = fields! {
@@ -281,7 +279,7 @@ pub(crate) const FIELDS: &[Field] = fields! {
     Stream { head }
     Slot { stamp, len, publisher, timestamp_ns }
     Control { subscribers_bell, publishers_bell, roster, notices, recovery }
-    Bell { word, sleepers }
+    Bell { word }
     Notices { retired, repair }
     RecoveryLock { word, owner, swept_ns, deaths, last_deaths }
     Death { number, generation, entry, pid }
@@ -297,7 +295,6 @@ const _: () = {
     assert!(size_of::<ControlHeader>() <= PAGE as usize);
     assert!(size_of::<Stream>() <= PAGE as usize);
     assert!(size_of::<Control>() == 5 * 128);
-    assert!(size_of::<Bell>() <= 64, "word and sleepers on one cache line");
     assert!(size_of::<RecoveryLock>() <= 128);
     assert!(size_of::<Slot>() == SLOT_HEADER_TIMESTAMP as usize);
     assert!(core::mem::offset_of!(Slot, timestamp_ns) == SLOT_HEADER as usize);
@@ -341,6 +338,7 @@ mod tests {
         assert_eq!(documented.len(), rows.len(), "a row stands twice in docs/layout.md");
         let built: BTreeSet<_> = FIELDS
             .iter()
+            .chain(crate::sync::layout::FIELDS)
             .map(|field| (field.owner.to_owned(), field.name.to_owned(), field.offset, field.len))
             .collect();
         let missing: Vec<_> = built.difference(&documented).collect();

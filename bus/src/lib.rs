@@ -48,6 +48,8 @@
 //! Receive: [`Subscriber::receive`] -> `Reader::next` -> `Bell::sleep`.
 //! Observe: [`Observer::try_next`] -> `Watcher::next`.
 //!
+//! Beside topics: locks in shared memory ([`sync`]).
+//!
 //! # Map of the files
 //! | file | what it holds |
 //! |---|---|
@@ -62,6 +64,7 @@
 //! | `message`, `kind`, `checked`, `schema` | what messages are: at compile time; field types checked on reading; at run time, as text, for tools |
 //! | `raw` | messages without their type |
 //! | `process` | children that are given topics, and a supervisor |
+//! | `sync` | locks across processes that survive their owners |
 //! | `internals` | what this project's own tests and fuzz targets need beside it; no part of what it promises |
 //! | `topic`, `options`, `publisher`, `loan`, `subscriber`, `sample`, `batch`, `observer`, `wait`, `stats`, `error` | the public face |
 
@@ -77,6 +80,10 @@ mod region;
 mod registry;
 mod repair;
 mod ring;
+#[cfg(not(loom))]
+pub mod sync;
+#[cfg(loom)]
+mod sync;
 
 #[cfg(not(loom))]
 mod batch;
@@ -177,7 +184,8 @@ extern crate self as shmbus;
 #[cfg(not(loom))]
 mod threads {
     use super::{Batch, Directory, Held, Loan, Observer, Publisher, Sample, Subscriber, Topic};
-    use static_assertions::assert_impl_all;
+    use crate::sync::{Condvar, MutexGuard, RobustMutex};
+    use static_assertions::{assert_impl_all, assert_not_impl_any};
 
     assert_impl_all!(Directory: Send, Sync, Clone);
     assert_impl_all!(Topic<u64>: Send, Sync, Clone);
@@ -188,4 +196,7 @@ mod threads {
     assert_impl_all!(Sample<'static, u64>: Send);
     assert_impl_all!(Batch<'static, u64>: Send);
     assert_impl_all!(Held<[u8]>: Send, Sync, Clone);
+    assert_impl_all!(Condvar: Send, Sync);
+    assert_not_impl_any!(RobustMutex<u64>: Send, Sync);
+    assert_not_impl_any!(MutexGuard<'static, u64>: Send, Sync);
 }

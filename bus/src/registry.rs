@@ -22,8 +22,10 @@ pub(crate) enum Kind {
     Publisher = 4,
     /// The owner is gone; its lease was seen free.
     Dead = 5,
-    /// The same, and the record has it.
+    /// The same, and the record has it; of a synchronisation object: and what it had there was given back.
     Counted = 6,
+    /// Of a synchronisation object: the owner takes part. No topic has one.
+    Member = 7,
 }
 
 impl Kind {
@@ -55,6 +57,7 @@ impl State {
             3 => Kind::Reliable,
             4 => Kind::Publisher,
             6 => Kind::Counted,
+            7 => Kind::Member,
             _ => Kind::Dead,
         };
         State { generation: word >> 8, kind }

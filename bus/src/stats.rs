@@ -133,7 +133,9 @@ impl TopicInfo {
                 Kind::Publisher => ParticipantKind::Publisher,
                 Kind::Lossy => ParticipantKind::Lossy,
                 Kind::Reliable => ParticipantKind::Reliable,
-                Kind::Free | Kind::Joining | Kind::Dead | Kind::Counted => return None,
+                Kind::Free | Kind::Joining | Kind::Dead | Kind::Counted | Kind::Member => {
+                    return None;
+                }
             };
             let publishes = kind == ParticipantKind::Publisher;
             let position = if publishes { head } else { entry.position.load(Relaxed) };

@@ -376,7 +376,7 @@ impl Directory {
             Err(error) if !force => return Err(error.into()),
             Err(_) => {} // corrupt or foreign, and the caller wants it gone
         }
-        directory::remove_topic(parent.as_fd()).map_err(failed("remove it"))?;
+        directory::remove_leaf(parent.as_fd(), TOPIC).map_err(failed("remove it"))?;
         crash::point("remove.emptied");
         let _ = directory::remove_leftovers(parent.as_fd());
         drop(parent);
@@ -447,7 +447,7 @@ fn fill(
     if filesystem.total_bytes != 0 && filesystem.available_bytes < needed {
         return Err(io::ErrorKind::StorageFull.into());
     }
-    let (draft, ctl) = Draft::begin(parent, options.mode)?;
+    let (draft, ctl) = Draft::begin(parent, TOPIC, options.mode)?;
     let instance = directory::random();
     let now_ns = clock::realtime_ns();
     let (header, control) = header::write(carried, geometry, options, instance, now_ns);

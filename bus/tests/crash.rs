@@ -19,6 +19,8 @@ mod files;
 #[path = "support/message.rs"]
 #[allow(dead_code)] // what other programs need
 mod message;
+#[path = "crash/primitives.rs"]
+mod primitives;
 #[path = "support/processes.rs"]
 #[allow(dead_code)] // as above
 mod processes;
@@ -33,6 +35,8 @@ mod runner;
 mod subscribers;
 #[path = "crash/survivors.rs"]
 mod survivors;
+#[path = "crash/sync.rs"]
+mod sync;
 #[path = "crash/victims.rs"]
 mod victims;
 
@@ -52,6 +56,16 @@ runner::tests! {
     repairs::who_settles_for_a_subscriber_that_may_not_write_is_killed_or_stopped,
     files::a_creator_is_killed_or_stopped_and_the_next_create_clears_up,
     files::a_remover_is_killed_or_stopped_and_everybody_is_told,
+    primitives::who_takes_permits_is_killed_or_stopped_and_none_is_lost,
+    primitives::who_reads_and_writes_is_killed_or_stopped_and_nobody_reads_halves,
+    primitives::who_sets_an_event_is_killed_or_stopped_and_it_is_set,
+    primitives::a_party_of_a_barrier_is_killed_or_stopped_and_the_others_gather,
+    primitives::who_makes_a_value_is_killed_or_stopped_and_it_is_made_once,
+    sync::a_locker_is_killed_or_stopped_and_the_others_go_on,
+    sync::a_successor_is_killed_or_stopped_and_the_next_one_is_told,
+    sync::who_gives_a_mutex_up_is_killed_or_stopped_and_nobody_gets_it,
+    sync::who_waits_or_notifies_is_killed_or_stopped_and_the_others_go_on,
+    sync::who_makes_or_removes_a_mutex_is_killed_or_stopped_and_the_next_create_clears_up,
 }
 
 fn main() -> ExitCode {
@@ -59,5 +73,5 @@ fn main() -> ExitCode {
         println!("this build has no crash points: ci/crash runs these tests");
         return ExitCode::SUCCESS;
     }
-    runner::main(TESTS, &[victims::ROLES, files::ROLES].concat())
+    runner::main(TESTS, &[victims::ROLES, files::ROLES, sync::ROLES, primitives::ROLES].concat())
 }

@@ -17,6 +17,7 @@ mod reuse;
 mod shared;
 mod sleep;
 mod stuck;
+mod sync;
 mod takeover;
 
 use loom::sync::Arc;

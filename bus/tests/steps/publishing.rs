@@ -1,5 +1,6 @@
 //! What publishers do.
 
+use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
 use shmbus::{AttachError, Delivery, Publisher, Start};
@@ -8,9 +9,10 @@ use crate::Plan;
 use crate::drive::at_each_instruction;
 use crate::message::Message;
 use crate::processes::{Part, Role};
+use crate::receiving::kill_a_claimant;
 use crate::victim::{Victim, between_marks, open, ready};
 use crate::watchers::Watcher;
-use crate::world::{Operation, PLAIN, World};
+use crate::world::{Operation, PLAIN, READY, WOKEN, World};
 
 pub(crate) const ROLES: &[Part] = &[
     ("publish_within", publish_within),
@@ -23,6 +25,7 @@ pub(crate) const ROLES: &[Part] = &[
     ("leave_publisher", leave_publisher),
     ("publish", publish),
     ("idle_reliable", idle_reliable),
+    ("sleeper", sleeper),
 ];
 
 const EXCLUSIVE: Operation = Operation { takes_place: true, ..PLAIN };
@@ -52,6 +55,21 @@ pub(crate) fn a_publish_within_a_block(plan: &Plan) {
 
 pub(crate) fn one_of_many_publishes_within_a_block(plan: &Plan) {
     test(plan, Operation { role: "publish_within", in_hand: 1, ..SHARED });
+}
+
+/// Sleeps for each message.
+fn sleeper(role: &Role) {
+    let mut subscriber = open(role).subscriber(Delivery::Lossy).unwrap();
+    role.board.word(READY).store(1, SeqCst);
+    loop {
+        let sequence = subscriber.receive().unwrap().sequence();
+        role.board.word(WOKEN).store(sequence + 1, SeqCst);
+    }
+}
+
+pub(crate) fn a_publish_that_wakes_a_subscriber(plan: &Plan) {
+    let begun = |world: &mut World| world.let_one_sleep("sleeper");
+    test(plan, Operation { role: "publish_within", in_hand: 1, wakes: true, begun, ..EXCLUSIVE });
 }
 
 fn publish_opening_first(role: &Role) {
@@ -133,6 +151,19 @@ fn drop_loan(role: &Role) {
     victim.publish(&mut publisher);
     let message = victim.message();
     between_marks(|| *publisher.loan().unwrap() = message);
+}
+
+/// A subscriber that may not write `data` is stuck behind a killed publisher, and has asked. Nobody else has done it yet.
+fn ask_for_help(world: &mut World) {
+    world.drain();
+    let stuck_at = world.reliable.next;
+    kill_a_claimant(world);
+    world.wish_for(stuck_at);
+}
+
+pub(crate) fn one_of_many_publishes_and_helps_a_subscriber_that_may_not_write(plan: &Plan) {
+    let (wished, begun) = (true, ask_for_help);
+    test(plan, Operation { role: "publish_within", in_hand: 1, wished, begun, ..SHARED });
 }
 
 /// Nothing is in hand: the message never happens.

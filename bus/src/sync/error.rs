@@ -1,0 +1,239 @@
+//! What can be wrong with a synchronisation object, or with waiting for it.
+
+use std::io;
+use std::path::PathBuf;
+
+use crate::error::{DirectoryError, NameError, OptionsError};
+use crate::sync::SyncKind;
+
+/// A synchronisation object cannot be created.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SyncCreateError {
+    /// The name is not one.
+    #[error(transparent)]
+    Name(#[from] NameError),
+    /// An option is out of its range.
+    #[error(transparent)]
+    Options(#[from] OptionsError),
+    /// The directory cannot be used.
+    #[error(transparent)]
+    Directory(#[from] DirectoryError),
+    /// There is an object of that name.
+    #[error("{name} exists")]
+    Exists {
+        /// Its name.
+        name: String,
+    },
+    /// The file system has not enough room. Nothing is left behind.
+    #[error("{name} needs {needed} bytes and {available} are free in {path}")]
+    NoSpace {
+        /// Its name.
+        name: String,
+        /// Bytes of the object.
+        needed: u64,
+        /// Bytes free.
+        available: u64,
+        /// Where.
+        path: PathBuf,
+    },
+    /// The kernel refused.
+    #[error("{name}: cannot {action}")]
+    Io {
+        /// Its name.
+        name: String,
+        /// What was tried.
+        action: &'static str,
+        /// Why not.
+        source: io::Error,
+    },
+    /// It exists, or was made just now, and cannot be opened.
+    #[error(transparent)]
+    Open(SyncOpenError),
+}
+
+/// A synchronisation object cannot be opened, or has no room for another member.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SyncOpenError {
+    /// The name is not one.
+    #[error(transparent)]
+    Name(#[from] NameError),
+    /// The directory cannot be used.
+    #[error(transparent)]
+    Directory(#[from] DirectoryError),
+    /// There is none of that name.
+    #[error("there is no synchronisation object {name}")]
+    NotFound {
+        /// Its name.
+        name: String,
+    },
+    /// Its file is not yours to open so.
+    #[error("{name}: permission denied: cannot {action}")]
+    Permission {
+        /// Its name.
+        name: String,
+        /// What was tried.
+        action: &'static str,
+    },
+    /// The file is something else.
+    #[error("{name}: ctl is not a synchronisation object of shmbus")]
+    Foreign {
+        /// Its name.
+        name: String,
+    },
+    /// The file was made by a machine of the other byte order.
+    #[error("{name}: made by a machine of the other byte order")]
+    ByteOrder {
+        /// Its name.
+        name: String,
+    },
+    /// The file has another version of the format.
+    #[error("{name}: format version {found}, this program reads version {expected}")]
+    Version {
+        /// Its name.
+        name: String,
+        /// Of the file.
+        found: u32,
+        /// Of this program.
+        expected: u32,
+    },
+    /// The file is shorter than its header says.
+    #[error("{name}: ctl has {len} bytes, its header says {expected}")]
+    Short {
+        /// Its name.
+        name: String,
+        /// Its length.
+        len: u64,
+        /// As its header says.
+        expected: u64,
+    },
+    /// The header contradicts itself.
+    #[error("{name}: the header is corrupt: {field}")]
+    Header {
+        /// Its name.
+        name: String,
+        /// The first field that does not fit the others.
+        field: &'static str,
+    },
+    /// It is another primitive.
+    #[error("{name} is a {found}, not a {expected}")]
+    Kind {
+        /// Its name.
+        name: String,
+        /// What it is.
+        found: SyncKind,
+        /// As what it was to be opened.
+        expected: SyncKind,
+    },
+    /// Its data is of another type.
+    #[error("{name} has data with a {field} of {found}, not {expected}")]
+    Type {
+        /// Its name.
+        name: String,
+        /// `size` or `alignment`.
+        field: &'static str,
+        /// In bytes, as the object has it.
+        found: u64,
+        /// In bytes, of the type asked for.
+        expected: u64,
+    },
+    /// `members_max` handles are open, or their processes are just dying.
+    #[error("{name} has {max} members already")]
+    Full {
+        /// Its name.
+        name: String,
+        /// The object's limit.
+        max: u32,
+    },
+    /// This thread has as many members of objects as the kernel can watch.
+    #[error("{name}: this thread is a member of {max} objects already")]
+    Thread {
+        /// Its name.
+        name: String,
+        /// The limit.
+        max: u32,
+    },
+    /// It was removed in this moment.
+    #[error("{name} was removed")]
+    Removed {
+        /// Its name.
+        name: String,
+    },
+    /// The kernel refused.
+    #[error("{name}: cannot {action}")]
+    Io {
+        /// Its name.
+        name: String,
+        /// What was tried.
+        action: &'static str,
+        /// Why not.
+        source: io::Error,
+    },
+}
+
+/// A synchronisation object cannot be removed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SyncRemoveError {
+    /// Living processes are members of it.
+    #[error("{name} is in use by {members} members (force removes it all the same)")]
+    InUse {
+        /// Its name.
+        name: String,
+        /// How many of them.
+        members: usize,
+    },
+    /// It cannot be opened to look.
+    #[error(transparent)]
+    Open(#[from] SyncOpenError),
+}
+
+/// Why a wait came to nothing. It has changed nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum WaitError {
+    /// It would have had to wait.
+    #[error("it would have to wait")]
+    WouldBlock,
+    /// The deadline came first.
+    #[error("the deadline came first")]
+    TimedOut,
+    /// This handle has it already: waiting for itself would have no end.
+    #[error("this handle has it already")]
+    AlreadyHeld,
+    /// An owner died, and its successor gave up what it protects without [`mark_consistent`](crate::sync::MutexGuard::mark_consistent).
+    /// It stays so: remove the object.
+    #[error("what it protects was given up")]
+    NotRecoverable,
+    /// A writer died (or panicked) with the [`RwLock`](crate::sync::RwLock), and nobody has mended what it protects. Who writes next gets it.
+    #[error("a writer died and nobody has mended what it wrote")]
+    WriterDied,
+    /// A member of the [`Barrier`](crate::sync::Barrier) died, or somebody reset it.
+    #[error("the barrier is broken")]
+    Broken,
+    /// Words of all that is waited for, more than the kernel takes at once: fewer objects at a time, or with fewer members.
+    #[error("more than {max} words to wait for")]
+    TooMany {
+        /// The kernel's limit.
+        max: u32,
+    },
+    /// The object was removed.
+    #[error("the object was removed")]
+    Removed,
+    /// The handle was made by the process that forked this one.
+    #[error("the handle belongs to the process that forked this one: open the object again")]
+    Forked,
+}
+
+/// A lock was not taken, or was taken from one that died with it.
+#[derive(Debug, thiserror::Error)]
+pub enum LockError<G> {
+    /// Here is the lock. Its last owner died with it (or panicked), so that what it protects may be half written: look, repair, say
+    /// [`mark_consistent`](crate::sync::MutexGuard::mark_consistent). Exactly one is told; dropped unmarked, the lock is never to be had again.
+    #[error("the last owner died with the lock")]
+    OwnerDied(G),
+    /// There is no lock.
+    #[error(transparent)]
+    Failed(#[from] WaitError),
+}

@@ -1,0 +1,66 @@
+//! Locks in shared memory that survive the death of whoever has them.
+//!
+//! Each is an object with a name in a [`Directory`](crate::Directory), as a topic is (one of each kind may have the same name): a file of its own, made by
+//! [`create`](RobustMutex::create) and gone with [`Directory::remove_sync`](crate::Directory::remove_sync). A process may be killed at any instruction: the kernel wakes one
+//! of those who wait, which finds out what the dead had, and goes on. `docs/sync.md` says how.
+//!
+//! A handle is a *member* of its object and belongs to the thread that opened it: the kernel tells of the end of a thread, and nothing
+//! of it moves. Every other thread opens its own. Costs: 4 KiB of the object, 12 KiB of address space, and two mappings and a descriptor of the process.
+//!
+//! # Trust
+//! As with a [`Topic`](crate::Topic): whoever may write an object's file is trusted to follow the protocol. A corrupt one is met with typed errors, or waits until its
+//! deadline; never with a panic or an access outside the mapping.
+
+pub(crate) mod gather;
+pub(crate) mod layout;
+pub(crate) mod lock;
+pub(crate) mod notice;
+pub(crate) mod permits;
+pub(crate) mod region;
+pub(crate) mod rw;
+pub(crate) mod seat;
+pub(crate) mod signal;
+pub(crate) mod turn;
+pub(crate) mod wait;
+
+#[cfg(not(loom))]
+mod barrier;
+#[cfg(not(loom))]
+mod condvar;
+#[cfg(not(loom))]
+mod error;
+#[cfg(not(loom))]
+mod event;
+#[cfg(not(loom))]
+mod file_lock;
+#[cfg(not(loom))]
+mod member;
+#[cfg(not(loom))]
+mod mutex;
+#[cfg(not(loom))]
+mod object;
+#[cfg(not(loom))]
+mod once;
+#[cfg(not(loom))]
+mod opening;
+#[cfg(not(loom))]
+mod rwlock;
+#[cfg(not(loom))]
+mod semaphore;
+
+#[cfg(not(loom))]
+pub(crate) use object::retire;
+
+#[cfg(not(loom))]
+pub use self::{
+    barrier::Barrier,
+    condvar::Condvar,
+    error::{LockError, SyncCreateError, SyncOpenError, SyncRemoveError, WaitError},
+    event::{Event, Reset},
+    file_lock::{FileConflict, FileGuard, FileLock, FileLockError, FileLockKind},
+    mutex::{MutexGuard, RobustMutex},
+    object::{SyncKind, SyncOptions},
+    once::OnceCell,
+    rwlock::{ReadGuard, RwLock, WriteGuard},
+    semaphore::{Permit, PostError, Semaphore},
+};

@@ -1,0 +1,445 @@
+//! The file of a synchronisation object: made aside and renamed into place, opened and checked, removed. By the rules of `directory.rs`, as topics.
+
+use std::fmt;
+use std::io;
+use std::mem::offset_of;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use shmbus_sys::lease::Lease;
+use shmbus_sys::map::Mapping;
+use shmbus_sys::shm::{self, Access};
+use shmbus_sys::{clock, fork};
+
+use crate::atomics::Release;
+use crate::crash;
+use crate::directory::{self, CONTROL, Directory, Draft, SYNC, TopicName};
+use crate::error::OptionsError;
+use crate::layout::{BYTE_ORDER, ENTRY_LEASES, PAGE};
+use crate::sync::error::{SyncCreateError, SyncOpenError, SyncRemoveError};
+use crate::sync::layout::{
+    CONTROL_OFFSET, MEMBERS_LIMIT, MainWords, SYNC_MAGIC, SYNC_VERSION, SyncControl, SyncHeader,
+};
+use crate::sync::region::{SyncRegion, data_offset};
+use crate::sync::{seat, wait};
+
+/// How often creating or opening begins again because the object appeared or vanished meanwhile.
+const TRIES: u32 = 100;
+
+/// What a synchronisation object is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+#[repr(u32)]
+pub enum SyncKind {
+    /// [`RobustMutex`](crate::sync::RobustMutex)
+    Mutex = 1,
+    /// [`Condvar`](crate::sync::Condvar)
+    Condvar = 2,
+    /// [`Semaphore`](crate::sync::Semaphore)
+    Semaphore = 3,
+    /// [`RwLock`](crate::sync::RwLock)
+    RwLock = 4,
+    /// [`Barrier`](crate::sync::Barrier)
+    Barrier = 5,
+    /// [`Event`](crate::sync::Event)
+    Event = 6,
+    /// [`OnceCell`](crate::sync::OnceCell)
+    Once = 7,
+}
+
+impl SyncKind {
+    const ALL: [SyncKind; 7] = [
+        SyncKind::Mutex,
+        SyncKind::Condvar,
+        SyncKind::Semaphore,
+        SyncKind::RwLock,
+        SyncKind::Barrier,
+        SyncKind::Event,
+        SyncKind::Once,
+    ];
+
+    fn of(number: u32) -> Option<SyncKind> {
+        SyncKind::ALL.into_iter().find(|kind| *kind as u32 == number)
+    }
+}
+
+impl fmt::Display for SyncKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            SyncKind::Mutex => "mutex",
+            SyncKind::Condvar => "condvar",
+            SyncKind::Semaphore => "semaphore",
+            SyncKind::RwLock => "rwlock",
+            SyncKind::Barrier => "barrier",
+            SyncKind::Event => "event",
+            SyncKind::Once => "once",
+        })
+    }
+}
+
+/// Options of a new synchronisation object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SyncOptions {
+    /// Handles that may be open at the same time, in all processes together: 1 to 126. Each costs 4 KiB.
+    pub members_max: u32,
+    /// Permission bits of its file. Whoever may write it is trusted with everything in the object.
+    pub mode: u32,
+}
+
+impl Default for SyncOptions {
+    fn default() -> SyncOptions {
+        SyncOptions { members_max: 16, mode: 0o600 }
+    }
+}
+
+/// What an object must be to be opened as what is asked for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Shape {
+    pub(crate) kind: SyncKind,
+    /// Whether handles are members.
+    pub(crate) has_members: bool,
+    pub(crate) data_size: u64,
+    pub(crate) data_align: u64,
+}
+
+impl Shape {
+    /// With data of type `T`.
+    pub(crate) const fn of<T: bytemuck::Pod>(kind: SyncKind, has_members: bool) -> Shape {
+        let (data_size, data_align) = (size_of::<T>() as u64, align_of::<T>() as u64);
+        Shape { kind, has_members, data_size, data_align }
+    }
+}
+
+/// What a new object holds; everything else is 0.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Initial<'a> {
+    pub(crate) data: &'a [u8],
+    pub(crate) word: u32,
+    pub(crate) state: u32,
+    pub(crate) value: u64,
+}
+
+/// An open object: checked header, mapped file.
+pub(crate) struct Object {
+    pub(crate) name: String,
+    pub(crate) region: SyncRegion,
+    /// The file, and its directory, for those who join.
+    pub(crate) ctl: OwnedFd,
+    pub(crate) directory: OwnedFd,
+}
+
+impl Object {
+    /// The data of an object whose data is one number, which nobody changes. `None` for 0.
+    pub(crate) fn number(&self) -> Option<u32> {
+        let (mut number, offset) = ([0; 4], data_offset(self.region.members_max()));
+        shm::read_exact_at(self.ctl.as_fd(), &mut number, offset).ok()?;
+        Some(u32::from_ne_bytes(number)).filter(|&number| number > 0)
+    }
+
+    pub(crate) fn open(
+        directory: &Directory,
+        name: &str,
+        shape: &Shape,
+    ) -> Result<Object, SyncOpenError> {
+        let directory = open_directory(directory, name)?;
+        Object::open_in(name, directory, Some(shape))
+    }
+
+    /// Opens the object in its own directory, as one of a shape, or of any.
+    fn open_in(
+        name: &str,
+        directory: OwnedFd,
+        shape: Option<&Shape>,
+    ) -> Result<Object, SyncOpenError> {
+        fork::install();
+        let failed = |action| move |source| refused(name, action, source);
+        let ctl = shm::open_at(directory.as_fd(), CONTROL, Access::ReadWrite);
+        let ctl = ctl.map_err(failed("open ctl"))?;
+        let len = shm::len(ctl.as_fd()).map_err(failed("stat ctl"))?;
+        let mut header: SyncHeader = bytemuck::Zeroable::zeroed();
+        let expected = size_of::<SyncHeader>() as u64;
+        if len < expected {
+            return Err(SyncOpenError::Short { name: name.to_owned(), len, expected });
+        }
+        let bytes = bytemuck::bytes_of_mut(&mut header);
+        shm::read_exact_at(ctl.as_fd(), bytes, 0).map_err(failed("read its header"))?;
+        check(name, &header, len, shape)?;
+        let mapping = Mapping::read_write(ctl.as_fd(), header.len as usize);
+        let mapping = mapping.map_err(failed("map ctl"))?;
+        let region = SyncRegion::new(header.members_max, header.data_size, mapping)
+            .ok_or_else(|| SyncOpenError::Header { name: name.to_owned(), field: "len" })?;
+        if wait::is_retired(&region) {
+            return Err(SyncOpenError::Removed { name: name.to_owned() });
+        }
+        Ok(Object { name: name.to_owned(), region, ctl, directory })
+    }
+
+    pub(crate) fn create(
+        directory: &Directory,
+        name: &str,
+        options: &SyncOptions,
+        shape: &Shape,
+        initial: &Initial<'_>,
+    ) -> Result<Object, SyncCreateError> {
+        let topic = TopicName::new(name)?;
+        let in_range = |field, given: u32, min: u64, max: u64| {
+            let given = u64::from(given);
+            let holds = (min..=max).contains(&given);
+            if holds { Ok(()) } else { Err(OptionsError::Range { field, given, min, max }) }
+        };
+        in_range("members_max", options.members_max, 1, MEMBERS_LIMIT.into())?;
+        in_range("mode", options.mode, 0o600, 0o777)?;
+        let root = directory.open()?;
+        let failed =
+            |source| SyncCreateError::Io { name: name.into(), action: "create it", source };
+        for attempt in 1.. {
+            match build(root.as_fd(), &topic, options, shape, initial, attempt == 1) {
+                Ok(made) => {
+                    return Object::open_in(name, made, Some(shape)).map_err(SyncCreateError::Open);
+                }
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                    return Err(SyncCreateError::Exists { name: name.to_owned() });
+                }
+                // A remover pruned the directory above, or somebody took the draft for a leftover.
+                Err(error) if error.kind() == io::ErrorKind::NotFound && attempt < TRIES => {}
+                Err(error) if error.kind() == io::ErrorKind::StorageFull => {
+                    let available = shm::filesystem(root.as_fd()).map_err(failed)?.available_bytes;
+                    return Err(SyncCreateError::NoSpace {
+                        name: name.to_owned(),
+                        needed: len(members_max(options, shape), shape.data_size)
+                            .unwrap_or(u64::MAX),
+                        available,
+                        path: directory.path().to_path_buf(),
+                    });
+                }
+                Err(error) => return Err(failed(error)),
+            }
+        }
+        Err(failed(io::ErrorKind::NotFound.into()))
+    }
+
+    pub(crate) fn open_or_create(
+        directory: &Directory,
+        name: &str,
+        options: &SyncOptions,
+        shape: &Shape,
+        initial: &Initial<'_>,
+    ) -> Result<Object, SyncCreateError> {
+        for _ in 0..TRIES {
+            match Object::open(directory, name, shape) {
+                Err(SyncOpenError::NotFound { .. } | SyncOpenError::Removed { .. }) => {}
+                other => return other.map_err(SyncCreateError::Open),
+            }
+            match Object::create(directory, name, options, shape, initial) {
+                Err(SyncCreateError::Exists { .. }) => {}
+                // Removed before its creator could open it.
+                Err(SyncCreateError::Open(
+                    SyncOpenError::NotFound { .. } | SyncOpenError::Removed { .. },
+                )) => {}
+                other => return other,
+            }
+        }
+        Err(SyncCreateError::Open(SyncOpenError::Removed { name: name.to_owned() }))
+    }
+}
+
+fn members_max(options: &SyncOptions, shape: &Shape) -> u32 {
+    if shape.has_members { options.members_max } else { 0 }
+}
+
+/// Length of the file. `None`: more than there is.
+fn len(members_max: u32, data_size: u64) -> Option<u64> {
+    data_offset(members_max).checked_add(data_size.checked_next_multiple_of(PAGE)?)
+}
+
+/// Checks the header of object `name`, and whether it is of a shape.
+fn check(
+    name: &str,
+    header: &SyncHeader,
+    file_len: u64,
+    shape: Option<&Shape>,
+) -> Result<(), SyncOpenError> {
+    let name = || name.to_owned();
+    let corrupt = |field| SyncOpenError::Header { name: name(), field };
+    if header.magic != SYNC_MAGIC {
+        return Err(SyncOpenError::Foreign { name: name() });
+    }
+    if header.byte_order == BYTE_ORDER.swap_bytes() {
+        return Err(SyncOpenError::ByteOrder { name: name() });
+    }
+    if header.byte_order != BYTE_ORDER {
+        return Err(corrupt("byte_order"));
+    }
+    if header.version != SYNC_VERSION {
+        let found = header.version;
+        return Err(SyncOpenError::Version { name: name(), found, expected: SYNC_VERSION });
+    }
+    let kind = SyncKind::of(header.kind).ok_or_else(|| corrupt("kind"))?;
+    let align = header.data_align;
+    let fields = [
+        ("members_max", header.members_max <= MEMBERS_LIMIT),
+        ("data_align", align.is_power_of_two() && align <= PAGE),
+        ("data_size", header.data_size.is_multiple_of(align.max(1))),
+        ("len", Some(header.len) == len(header.members_max, header.data_size)),
+    ];
+    if let Some((field, _)) = fields.iter().find(|(_, holds)| !holds) {
+        return Err(corrupt(field));
+    }
+    if let Some(shape) = shape {
+        if kind != shape.kind {
+            return Err(SyncOpenError::Kind { name: name(), found: kind, expected: shape.kind });
+        }
+        if (header.members_max > 0) != shape.has_members {
+            return Err(corrupt("members_max"));
+        }
+        for (field, found, expected) in [
+            ("size", header.data_size, shape.data_size),
+            ("alignment", header.data_align, shape.data_align),
+        ] {
+            if found != expected {
+                return Err(SyncOpenError::Type { name: name(), field, found, expected });
+            }
+        }
+    }
+    if file_len < header.len {
+        return Err(SyncOpenError::Short { name: name(), len: file_len, expected: header.len });
+    }
+    Ok(())
+}
+
+/// Builds an object aside and publishes it. The directory that has become the object's.
+fn build(
+    root: BorrowedFd<'_>,
+    name: &TopicName,
+    options: &SyncOptions,
+    shape: &Shape,
+    initial: &Initial<'_>,
+    first_attempt: bool,
+) -> io::Result<OwnedFd> {
+    let parent = name.make_in(root, options.mode).inspect_err(|_| name.prune(root))?;
+    if first_attempt {
+        directory::remove_leftovers(parent.as_fd())?;
+    }
+    if shm::open_directory_at(parent.as_fd(), SYNC).is_ok() {
+        return Err(io::ErrorKind::AlreadyExists.into());
+    }
+    let built = fill(parent.as_fd(), options, shape, initial);
+    if built.is_err() {
+        drop(parent); // its descriptor may be the one that is wanted
+        name.prune(root);
+    }
+    built
+}
+
+fn fill(
+    parent: BorrowedFd<'_>,
+    options: &SyncOptions,
+    shape: &Shape,
+    initial: &Initial<'_>,
+) -> io::Result<OwnedFd> {
+    let members_max = members_max(options, shape);
+    let len = len(members_max, shape.data_size).ok_or(io::ErrorKind::StorageFull)?;
+    let filesystem = shm::filesystem(parent)?;
+    // A tmpfs without a limit says 0 of 0.
+    if filesystem.total_bytes != 0 && filesystem.available_bytes < len {
+        return Err(io::ErrorKind::StorageFull.into());
+    }
+    let mut header: SyncHeader = bytemuck::Zeroable::zeroed();
+    header.magic = SYNC_MAGIC;
+    header.version = SYNC_VERSION;
+    header.byte_order = BYTE_ORDER;
+    header.instance = directory::random();
+    header.len = len;
+    header.created_ns = clock::realtime_ns();
+    header.kind = shape.kind as u32;
+    header.members_max = members_max;
+    header.data_size = shape.data_size;
+    header.data_align = shape.data_align;
+    let (draft, ctl) = Draft::begin(parent, SYNC, options.mode)?;
+    shm::allocate(ctl.as_fd(), len)?;
+    let main = CONTROL_OFFSET + offset_of!(SyncControl, main) as u64;
+    let at = |field: usize| main + field as u64;
+    for (bytes, offset) in [
+        (bytemuck::bytes_of(&header), 0),
+        (&initial.word.to_le_bytes(), at(offset_of!(MainWords, word))),
+        (&initial.state.to_le_bytes(), at(offset_of!(MainWords, state))),
+        (&initial.value.to_le_bytes(), at(offset_of!(MainWords, value))),
+        (initial.data, data_offset(members_max)),
+    ] {
+        shm::write_all_at(ctl.as_fd(), bytes, offset)?;
+    }
+    crash::point("sync.create.written");
+    let directory = draft.directory().try_clone_to_owned()?;
+    draft.publish()?;
+    Ok(directory)
+}
+
+fn open_directory(directory: &Directory, name: &str) -> Result<OwnedFd, SyncOpenError> {
+    let topic = TopicName::new(name)?;
+    let root = directory.open()?;
+    topic
+        .open_in(root.as_fd())
+        .and_then(|parent| shm::open_directory_at(parent.as_fd(), SYNC))
+        .map_err(|source| refused(name, "open its directory", source))
+}
+
+/// Which error a refusal of the kernel is.
+pub(crate) fn refused(name: &str, action: &'static str, source: io::Error) -> SyncOpenError {
+    let name = name.to_owned();
+    match source.kind() {
+        io::ErrorKind::PermissionDenied => SyncOpenError::Permission { name, action },
+        io::ErrorKind::NotFound => SyncOpenError::NotFound { name },
+        _ => SyncOpenError::Io { name, action, source },
+    }
+}
+
+/// Tells whoever has the object in a directory open that it is gone. Where there is none, nothing.
+pub(crate) fn retire(directory: BorrowedFd<'_>) {
+    let Ok(directory) = directory.try_clone_to_owned() else { return };
+    if let Ok(object) = Object::open_in("", directory, None) {
+        object.region.control().main.0.retired.store(1, Release); // [sync notice]
+        crash::point("sync.remove.retired");
+        seat::wake_all(&object.region);
+    }
+}
+
+impl Directory {
+    /// Removes the synchronisation object `name`: its name and, when the last process has left it, its memory. Whoever waits for it, or
+    /// comes to lock it, is told (`Removed`); who has it locked goes on. Not the topic of the same name.
+    ///
+    /// # Errors
+    /// [`SyncRemoveError::InUse`] where living processes are members and `force` is not set.
+    pub fn remove_sync(&self, name: &str, force: bool) -> Result<(), SyncRemoveError> {
+        let topic = TopicName::new(name).map_err(SyncOpenError::Name)?;
+        let failed = |action| move |source| refused(name, action, source);
+        let root = self.open().map_err(SyncOpenError::Directory)?;
+        let parent = topic.open_in(root.as_fd()).map_err(failed("open its directory"))?;
+        let opened =
+            open_directory(self, name).and_then(|directory| Object::open_in(name, directory, None));
+        match opened {
+            Ok(object) => {
+                let members = living(&object).map_err(failed("ask who lives"))?;
+                if members > 0 && !force {
+                    return Err(SyncRemoveError::InUse { name: name.to_owned(), members });
+                }
+            }
+            Err(error) if !force => return Err(error.into()),
+            Err(_) => {} // corrupt or foreign, and the caller wants it gone
+        }
+        directory::remove_leaf(parent.as_fd(), SYNC).map_err(failed("remove it"))?;
+        let _ = directory::remove_leftovers(parent.as_fd());
+        drop(parent);
+        topic.prune(root.as_fd());
+        Ok(())
+    }
+}
+
+/// How many leases of members are held.
+fn living(object: &Object) -> io::Result<usize> {
+    let lease = Lease::open_at(object.directory.as_fd(), CONTROL)?;
+    let members_max = u64::from(object.region.members_max());
+    let mut count = 0;
+    for entry in 0..members_max {
+        count += usize::from(lease.is_held_by_another(ENTRY_LEASES + entry)?);
+    }
+    Ok(count)
+}
