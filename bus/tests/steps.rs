@@ -29,6 +29,9 @@ mod drive;
 #[path = "steps/files.rs"]
 mod files;
 #[cfg(target_arch = "x86_64")]
+#[path = "steps/locking.rs"]
+mod locking;
+#[cfg(target_arch = "x86_64")]
 #[path = "support/message.rs"]
 #[allow(dead_code)] // what only other programs need
 mod message;
@@ -100,12 +103,20 @@ runner::tests! {
     receiving::a_reliable_subscriber_leaves,
     files::a_topic_is_created,
     files::a_topic_is_removed,
+    locking::a_mutex_is_locked,
+    locking::a_mutex_is_unlocked,
+    locking::a_mutex_is_unlocked_with_one_asleep_behind_it,
+    locking::a_mutex_is_waited_for_asleep,
+    locking::a_mutex_of_the_dead_is_locked_and_unlocked,
+    locking::a_mutex_is_opened,
+    locking::a_mutex_of_the_dead_is_opened,
+    locking::a_mutex_is_closed,
 }
 
 #[cfg(target_arch = "x86_64")]
 fn main() -> std::process::ExitCode {
     tracee::load_at_fixed_addresses();
-    let roles = [publishing::ROLES, receiving::ROLES, files::ROLES].concat();
+    let roles = [publishing::ROLES, receiving::ROLES, files::ROLES, locking::ROLES].concat();
     let code = runner::main(TESTS, &roles);
     drive::print_totals();
     code
