@@ -36,6 +36,9 @@ mod locking;
 #[allow(dead_code)] // what only other programs need
 mod message;
 #[cfg(target_arch = "x86_64")]
+#[path = "steps/mutex.rs"]
+mod mutex;
+#[cfg(target_arch = "x86_64")]
 #[path = "support/processes.rs"]
 #[allow(dead_code)] // as above
 mod processes;
@@ -109,12 +112,21 @@ runner::tests! {
     locking::a_lock_is_waited_for_until_its_owner_is_killed,
     files::a_topic_is_created,
     files::a_topic_is_removed,
+    mutex::a_mutex_is_locked,
+    mutex::a_mutex_is_unlocked,
+    mutex::a_mutex_is_unlocked_with_one_asleep_behind_it,
+    mutex::a_mutex_is_waited_for_asleep,
+    mutex::a_mutex_of_the_dead_is_locked_and_unlocked,
+    mutex::a_mutex_is_opened,
+    mutex::a_mutex_of_the_dead_is_opened,
+    mutex::a_mutex_is_closed,
 }
 
 #[cfg(target_arch = "x86_64")]
 fn main() -> std::process::ExitCode {
     tracee::load_at_fixed_addresses();
-    let roles = [publishing::ROLES, receiving::ROLES, locking::ROLES, files::ROLES].concat();
+    let roles =
+        [publishing::ROLES, receiving::ROLES, files::ROLES, locking::ROLES, mutex::ROLES].concat();
     let code = runner::main(TESTS, &roles);
     drive::print_totals();
     code

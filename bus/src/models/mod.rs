@@ -11,6 +11,7 @@ mod entries;
 mod hold;
 mod lock;
 mod observer;
+mod primitives;
 mod reliable;
 mod repair;
 mod reuse;

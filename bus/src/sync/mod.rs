@@ -7,6 +7,16 @@
 //! A handle is a *member* of its object and belongs to the thread that opened it: the kernel tells of the end of a thread, and nothing
 //! of it moves. Every other thread opens its own. Costs: 4 KiB of the object, 12 KiB of address space, and two mappings and a descriptor of the process.
 //!
+//! | for | take |
+//! |---|---|
+//! | data that one changes at a time | [`RobustMutex`], with a [`Condvar`] to wait until it is as one wants it |
+//! | data that many read | [`RwLock`] |
+//! | a limit on how many do something, or a count of things to be done | [`Semaphore`] |
+//! | one telling others that something is so | [`Event`]; several at once: [`Event::wait_any`] |
+//! | all going on together | [`Barrier`] |
+//! | a value that the first one makes | [`OnceCell`] |
+//! | a file that other programs lock as well | [`FileLock`], which is no such object |
+//!
 //! # Trust
 //! As with a [`Topic`](crate::Topic): whoever may write an object's file is trusted to follow the protocol. A corrupt one is met with typed errors, or waits until its
 //! deadline; never with a panic or an access outside the mapping.
