@@ -13,7 +13,9 @@ use std::num::NonZeroU32;
 use std::sync::atomic::AtomicU32;
 
 use rustix::io::Errno;
-use rustix::thread::futex::{self, ClockId, Flags, WaitFlags, WaitPtr, WaitvFlags};
+use rustix::thread::futex::{
+    self, ClockId, Flags, WaitFlags, WaitPtr, WaitvFlags, WakeOp, WakeOpCmp,
+};
 
 use crate::clock::to_timespec;
 
@@ -58,6 +60,16 @@ pub fn wake(word: &AtomicU32, count: u32) -> io::Result<u32> {
 /// Wakes all who sleep on `word`, and says how many.
 pub fn wake_all(word: &AtomicU32) -> io::Result<u32> {
     wake(word, u32::MAX)
+}
+
+/// Clears `bits` (below 2^12) of `word` and wakes all who sleep on it, and says how many: for the kernel one step, against [`wait`] and against
+/// SIGKILL. Costs a system call (about 0.6 us) also when nobody sleeps. `word` must be mapped for writing. See
+/// [futex(2)](https://man7.org/linux/man-pages/man2/futex.2.html), FUTEX_WAKE_OP.
+pub fn wake_all_and_clear(word: &AtomicU32, bits: u16) -> io::Result<u32> {
+    let all = i32::MAX as u32;
+    // The second wake is of those who still sleep on the same word: nobody.
+    let (clear, never, flags) = (WakeOp::AndN, WakeOpCmp::Lt, Flags::empty());
+    Ok(futex::wake_op(word, flags, all, 0, word, clear, never, bits, 0)? as u32)
 }
 
 /// Sleeps while nobody wakes any of `words`, if each holds the value beside it. `InvalidInput` for

@@ -175,3 +175,27 @@ fn a_signal_interrupts_a_sleep() {
         any => assert_eq!(any.unwrap(), Wait::Interrupted),
     }
 }
+
+#[test]
+fn clearing_and_waking_is_one_call_that_changes_no_other_bit() {
+    let memfd = memory();
+    let mapping = Mapping::read_write(memfd.as_fd(), LEN).unwrap();
+    let word = word(&mapping, 0);
+    word.store(0x8000_0107, Ordering::Relaxed);
+    assert_eq!(futex::wake_all_and_clear(word, 2).unwrap(), 0);
+    assert_eq!(word.load(Ordering::Relaxed), 0x8000_0105);
+    let tid = AtomicI32::new(0);
+    std::thread::scope(|scope| {
+        let sleeper = scope.spawn(|| {
+            tid.store(rustix::thread::gettid().as_raw_pid(), Ordering::Relaxed);
+            futex::wait(word, 0x8000_0105, far()).unwrap()
+        });
+        while tid.load(Ordering::Relaxed) == 0 || !is_asleep(tid.load(Ordering::Relaxed)) {
+            std::thread::yield_now();
+        }
+        assert_eq!(futex::wake_all_and_clear(word, 3).unwrap(), 1);
+        assert_eq!(sleeper.join().unwrap(), Wait::Woken);
+    });
+    assert_eq!(word.load(Ordering::Relaxed), 0x8000_0104);
+    assert_eq!(futex::wait(word, 0x8000_0105, far()).unwrap(), Wait::Changed);
+}

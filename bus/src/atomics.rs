@@ -55,8 +55,9 @@ mod imp {
             let _ = futex::wake(&self.0, 1);
         }
 
-        pub(crate) fn wake_all(&self) {
-            let _ = futex::wake_all(&self.0); // as above
+        /// Clears `bits` and wakes all, in one step against [`Futex::wait`] and against a SIGKILL.
+        pub(crate) fn wake_all_and_clear(&self, bits: u16) {
+            let _ = futex::wake_all_and_clear(&self.0, bits); // as above
         }
     }
 }
@@ -151,8 +152,10 @@ mod imp {
             }
         }
 
-        pub(crate) fn wake_all(&self) {
+        /// The kernel does both with the queue locked.
+        pub(crate) fn wake_all_and_clear(&self, bits: u16) {
             let _queue = self.queue.lock().unwrap();
+            self.word.fetch_and(!u32::from(bits), Relaxed);
             self.asleep.notify_all();
         }
     }

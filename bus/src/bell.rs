@@ -1,20 +1,30 @@
 //! The bell: sleep until something happens, without losing a wake-up and without a cost while nobody sleeps.
 //!
+//! One word: bit 0 says that somebody sleeps, bit 1 that more than one does, the rest counts who was the first to sleep.
+//!
 //! ```text
-//! sleep:  seen = word.load; set my bit; BARRIER; look again; futex_wait(word, seen); clear my bit
-//! ring:   (what happened); BARRIER; any bit set?  take the bits; word += 1; futex_wake(all)
+//! sleep:  the first: word = (count + 1, 1); the second: bit 1; BARRIER; look again; futex_wait(word)
+//!         the first, where nobody rang and nobody else came: bit 0 is taken back
+//! ring:   (what happened); BARRIER; bit 0 set?  the kernel clears both and wakes all: one call
 //! ```
 //!
-//! Of the two barriers at least one side sees the other. Bits instead of a counter, so that a sleeper that was killed leaves nothing behind;
-//! the ringer takes the bits first, so that a burst pays one system call and not one for each message until the sleeper
-//! runs. Every sleep is bounded by [`SLEEP_MAX_NS`]: a ringer killed between what happened and the wake is the one gap.
+//! Of the two barriers at least one side sees the other. Every word with bit 0 is another one, so a sleep that begins behind a ring is none.
+//! Clearing and waking are one call (`FUTEX_WAKE_OP`): a burst pays one and not one for each message until the sleeper runs, and a ringer
+//! that is killed has woken everybody or has left the bit, which the next ring finds. A sleeper that is killed leaves it too: one call too many,
+//! once. Every sleep is bounded by [`SLEEP_MAX_NS`]: a ringer killed between what happened and the call, with no ring behind it, is the one gap.
 
-use crate::atomics::{Acquire, Relaxed, Release, SeqCst, compiler_fence, fence};
+use crate::atomics::{Relaxed, SeqCst, compiler_fence, fence};
 use crate::crash;
-use crate::layout::{Bell, SLEEPER_WORDS};
+use crate::layout::Bell;
 
 /// No sleep is longer, in nanoseconds.
 pub(crate) const SLEEP_MAX_NS: u64 = 100_000_000;
+
+/// Of the word: somebody sleeps.
+const ASLEEP: u32 = 1;
+/// Of the word: more than one.
+const OTHERS: u32 = 2;
+const SLEEPERS: u32 = ASLEEP | OTHERS;
 
 /// What the side that rings pays so that it and a sleeper cannot miss each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,11 +62,8 @@ impl Bell {
     /// [`Bell::ring`] for who has fenced already.
     #[inline]
     pub(crate) fn ring_after_fence(&self) {
-        let mut bits = 0;
-        for word in &self.sleepers {
-            bits |= word.load(Relaxed); // ordered by the fence before
-        }
-        if bits != 0 {
+        // Ordered by the fence before.
+        if self.word.word().load(Relaxed) & ASLEEP != 0 {
             self.wake();
         }
     }
@@ -64,30 +71,33 @@ impl Bell {
     #[cold]
     #[inline(never)]
     fn wake(&self) {
-        for word in &self.sleepers {
-            word.swap(0, Relaxed); // taken before the bump: a bit set after it has seen the new word
-        }
-        crash::point("ring.taken");
-        self.word.word().fetch_add(1, Release); // [bell]: the bits are taken
-        crash::point("ring.raised");
-        self.word.wake_all();
+        crash::point("ring.decided");
+        self.word.wake_all_and_clear(SLEEPERS as u16);
         crash::point("ring.woken");
+    }
+
+    /// Says that somebody sleeps. The word to sleep on, and whether the caller was the first.
+    fn show(&self) -> (u32, bool) {
+        let word = self.word.word();
+        let mut seen = word.load(Relaxed); // ordered by the fence behind
+        loop {
+            let (next, first) = match seen & SLEEPERS {
+                SLEEPERS => return (seen, false),
+                ASLEEP => (seen | OTHERS, false),
+                _ => ((seen | SLEEPERS).wrapping_add(2), true), // the next count, and bit 0
+            };
+            match word.compare_exchange(seen, next, Relaxed, Relaxed) {
+                Ok(_) => return (next, first),
+                Err(now) => seen = now,
+            }
+        }
     }
 
     /// Sleeps until the bell rings or `deadline_ns`, unless `look` says that there is something to do.
     ///
     /// False where the sleeper could not meet whoever rings (`membarrier` refused): it must not rely on being woken.
-    pub(crate) fn sleep(
-        &self,
-        bit: u32,
-        meet: Meet,
-        deadline_ns: u64,
-        look: impl FnOnce() -> bool,
-    ) -> bool {
-        let word = &self.sleepers[bit as usize / 64 % SLEEPER_WORDS];
-        let mask = 1 << (bit % 64);
-        let seen = self.word.word().load(Acquire); // [bell]: before the bit is set
-        word.fetch_or(mask, Relaxed);
+    pub(crate) fn sleep(&self, meet: Meet, deadline_ns: u64, look: impl FnOnce() -> bool) -> bool {
+        let (seen, first) = self.show();
         crash::point("sleep.shown");
         fence(SeqCst); // [commit/sleep], [cursor/publisher]
         let met = match meet {
@@ -101,8 +111,10 @@ impl Bell {
                 .wait(seen, if met { deadline_ns } else { deadline_ns.min(unmet_deadline_ns()) });
         }
         crash::point("sleep.over");
-        if word.load(Relaxed) & mask != 0 {
-            word.fetch_and(!mask, Relaxed);
+        let word = self.word.word();
+        if first && word.load(Relaxed) == seen {
+            // Nobody rang. If another one came, the exchange fails, and the bit is its own.
+            let _ = word.compare_exchange(seen, seen & !SLEEPERS, Relaxed, Relaxed);
         }
         met
     }

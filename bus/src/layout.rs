@@ -37,15 +37,12 @@ pub(crate) const CREATOR_LEASE: u64 = 0;
 /// The byte of `ctl` whose lock says that the owner of entry 0 is alive; entry `i` has byte `ENTRY_LEASES + i`.
 pub(crate) const ENTRY_LEASES: u64 = 1;
 
-/// Most subscribers of a topic: one bit each in a bell.
+/// Most subscribers of a topic.
 pub(crate) const SUBSCRIBERS_LIMIT: u32 = 256;
-/// Most publishers of a topic: one bit each in a bell.
+/// Most publishers of a topic.
 pub(crate) const PUBLISHERS_LIMIT: u32 = 64;
 /// Hold cells of one entry: one bit each in [`Entry::held`].
 pub(crate) const HOLD_CELLS: usize = if cfg!(loom) { 2 } else { 64 };
-/// Words of sleeper bits in a bell.
-pub(crate) const SLEEPER_WORDS: usize =
-    if cfg!(loom) { 1 } else { SUBSCRIBERS_LIMIT as usize / 64 };
 /// Longest type name, in bytes.
 pub(crate) const TYPE_NAME_MAX: usize = 256;
 /// A slot never shares a cache line with another one.
@@ -169,12 +166,10 @@ pub(crate) struct Control {
     pub(crate) recovery: Line<RecoveryLock>,
 }
 
-/// An event count: a futex word and one bit for each sleeper.
+/// An event count: a futex word, two bits of which say whether somebody sleeps.
 #[repr(C)]
 pub(crate) struct Bell {
     pub(crate) word: Futex,
-    pub(crate) reserved: u32,
-    pub(crate) sleepers: [AtomicU64; SLEEPER_WORDS],
 }
 
 /// What everybody attached must hear of, read at each opening of a block and before each sleep.
@@ -281,7 +276,7 @@ pub(crate) const FIELDS: &[Field] = fields! {
     Stream { head }
     Slot { stamp, len, publisher, timestamp_ns }
     Control { subscribers_bell, publishers_bell, roster, notices, recovery }
-    Bell { word, sleepers }
+    Bell { word }
     Notices { retired, repair }
     RecoveryLock { word, owner, swept_ns, deaths, last_deaths }
     Death { number, generation, entry, pid }
@@ -297,7 +292,6 @@ const _: () = {
     assert!(size_of::<ControlHeader>() <= PAGE as usize);
     assert!(size_of::<Stream>() <= PAGE as usize);
     assert!(size_of::<Control>() == 5 * 128);
-    assert!(size_of::<Bell>() <= 64, "word and sleepers on one cache line");
     assert!(size_of::<RecoveryLock>() <= 128);
     assert!(size_of::<Slot>() == SLOT_HEADER_TIMESTAMP as usize);
     assert!(core::mem::offset_of!(Slot, timestamp_ns) == SLOT_HEADER as usize);

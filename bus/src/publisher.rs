@@ -329,7 +329,7 @@ impl<T: Payload + ?Sized> Publisher<T> {
         deadline_ns: u64,
         patience: &mut Patience,
     ) -> Result<(), PublishError> {
-        let Participant { region, index, .. } = &self.participant;
+        let Participant { region, .. } = &self.participant;
         let now_ns = clock::monotonic_ns();
         if now_ns >= self.turn.next_ns() {
             let found = self.turn.take(&self.participant, now_ns);
@@ -343,7 +343,7 @@ impl<T: Payload + ?Sized> Publisher<T> {
         if !patience.is_left() {
             let until_ns = deadline_ns.min(self.turn.next_ns());
             let bell = &region.control().publishers_bell.0;
-            bell.sleep(region.bit(*index), Meet::Fence, until_ns, || {
+            bell.sleep(Meet::Fence, until_ns, || {
                 let retired = region.control().notices.0.retired.load(Acquire) != 0; // [notice]
                 retired
                     || match &self.shared {

@@ -158,7 +158,7 @@ mod modelled {
     use super::{EntryIndex, Geometry};
     use crate::atomics::{AtomicU32, AtomicU64, Futex};
     use crate::layout::{
-        Bell, Control, Death, Entry, HOLD_CELLS, Line, Notices, RecoveryLock, SLEEPER_WORDS, Slot,
+        Bell, Control, Death, Entry, HOLD_CELLS, Line, Notices, RecoveryLock, Slot,
     };
     use crate::ring::{SlotAt, table};
 
@@ -179,13 +179,7 @@ mod modelled {
     impl Region {
         pub(crate) fn new(geometry: Geometry) -> Region {
             let blocks = u64::from(geometry.blocks);
-            let bell = || {
-                Line(Bell {
-                    word: Futex::new(),
-                    reserved: 0,
-                    sleepers: core::array::from_fn::<_, SLEEPER_WORDS, _>(|_| AtomicU64::new(0)),
-                })
-            };
+            let bell = || Line(Bell { word: Futex::new() });
             Region {
                 head: AtomicU64::new(0),
                 table: (0..blocks).map(|i| AtomicU64::new(table::initial(i, blocks))).collect(),
@@ -298,11 +292,5 @@ impl Region {
     /// The entries of subscribers.
     pub(crate) fn subscribers(&self) -> impl Iterator<Item = EntryIndex> + Clone {
         (self.geometry().publishers_max..self.geometry().participants()).map(EntryIndex)
-    }
-
-    /// A subscriber's bit in the bells, or a publisher's in the publishers' bell.
-    pub(crate) fn bit(&self, entry: EntryIndex) -> u32 {
-        let first = self.geometry().publishers_max;
-        if entry.0 < first { entry.0 } else { entry.0 - first }
     }
 }

@@ -246,7 +246,7 @@ impl<T: Payload + ?Sized> Subscriber<T> {
     /// Sleeps until a publisher rings, or until `deadline_ns`. Who is `stuck` sleeps on a removed topic too.
     #[cold]
     fn sleep(&mut self, deadline_ns: u64, stuck: bool) {
-        let Participant { attachment, region, index, .. } = &self.seat.participant;
+        let Participant { attachment, region, .. } = &self.seat.participant;
         let meet = match attachment.description.wake {
             Wake::Never => return std::thread::yield_now(),
             Wake::Fence => Meet::Fence,
@@ -254,7 +254,7 @@ impl<T: Payload + ?Sized> Subscriber<T> {
         };
         let control = region.control();
         let reader = &mut self.reader;
-        control.subscribers_bell.0.sleep(region.bit(*index), meet, deadline_ns, || {
+        control.subscribers_bell.0.sleep(meet, deadline_ns, || {
             !matches!(reader.look(region), Ok(Next::Empty))
                 || (!stuck && control.notices.0.retired.load(Acquire) != 0) // [notice]
         });

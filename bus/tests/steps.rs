@@ -72,6 +72,7 @@ pub(crate) use runner::Plan;
 #[cfg(target_arch = "x86_64")]
 runner::tests! {
     publishing::a_publish_within_a_block,
+    publishing::a_publish_that_wakes_a_subscriber,
     publishing::a_publish_that_opens_a_block_first,
     publishing::a_publish_that_opens_a_later_block,
     publishing::a_loan_that_is_committed,

@@ -5,20 +5,21 @@ use loom::thread;
 
 use super::{drain, lossy, model, publish, publisher, receive, region, reliable};
 use crate::bell::{Barrier, Meet};
+use crate::crash;
 use crate::recovery;
 use crate::region::Region;
 use crate::ring::exclusive::Blocked;
 use crate::ring::reader::{Next, Reader, Start};
 
 /// Receives `count` messages, asleep whenever there is none. A lost wake-up is a deadlock.
-fn receive_asleep(reader: &mut Reader, region: &Region, n: u32, count: u64) {
+fn receive_asleep(reader: &mut Reader, region: &Region, count: u64) {
     while reader.position() < count {
         if receive(reader, region).is_none() {
             region
                 .control()
                 .subscribers_bell
                 .0
-                .sleep(n, Meet::Fence, 0, || !matches!(reader.look(region), Ok(Next::Empty)));
+                .sleep(Meet::Fence, 0, || !matches!(reader.look(region), Ok(Next::Empty)));
         }
     }
 }
@@ -36,8 +37,71 @@ fn sleep_against_wake() {
                 theirs.control().subscribers_bell.0.ring(Barrier::Fence);
             }
         });
-        receive_asleep(&mut reader, &region, 0, 2);
+        receive_asleep(&mut reader, &region, 2);
         feed.join().unwrap();
+    });
+}
+
+/// Who rings is killed before it wakes anybody: the next ring does.
+#[test]
+fn sleep_behind_a_ringer_that_is_killed() {
+    model(|| {
+        let region = region(2, 1, 0);
+        let mut reader = lossy(&region, 0, Start::Newest);
+        let theirs = Arc::clone(&region);
+        let feed = thread::spawn(move || {
+            let mut ring = publisher(&theirs);
+            let ring_once = || theirs.control().subscribers_bell.0.ring(Barrier::Fence);
+            publish(&mut ring, &theirs).unwrap();
+            crash::killed_at("ring.decided", ring_once); // or nobody slept
+            ring_once();
+        });
+        receive_asleep(&mut reader, &region, 1);
+        feed.join().unwrap();
+    });
+}
+
+/// Who was the first to sleep does not, and takes the bit back: not where another one relies on it.
+#[test]
+fn sleep_beside_one_that_does_not_sleep_after_all() {
+    model(|| {
+        let region = region(2, 1, 0);
+        let mut reader = lossy(&region, 0, Start::Newest);
+        let theirs = Arc::clone(&region);
+        let other = thread::spawn(move || {
+            theirs.control().subscribers_bell.0.sleep(Meet::Fence, 0, || true);
+        });
+        let theirs = Arc::clone(&region);
+        let feed = thread::spawn(move || {
+            let mut ring = publisher(&theirs);
+            publish(&mut ring, &theirs).unwrap();
+            theirs.control().subscribers_bell.0.ring(Barrier::Fence);
+        });
+        receive_asleep(&mut reader, &region, 1);
+        other.join().unwrap();
+        feed.join().unwrap();
+    });
+}
+
+/// Two ring at once.
+#[test]
+fn sleep_against_two_who_ring() {
+    model(|| {
+        let region = region(2, 1, 0);
+        let mut reader = lossy(&region, 0, Start::Newest);
+        let theirs = Arc::clone(&region);
+        let feed = thread::spawn(move || {
+            let mut ring = publisher(&theirs);
+            for _ in 0..2 {
+                publish(&mut ring, &theirs).unwrap();
+                theirs.control().subscribers_bell.0.ring(Barrier::Fence);
+            }
+        });
+        let theirs = Arc::clone(&region);
+        let other = thread::spawn(move || theirs.control().subscribers_bell.0.ring(Barrier::Fence));
+        receive_asleep(&mut reader, &region, 2);
+        feed.join().unwrap();
+        other.join().unwrap();
     });
 }
 
@@ -48,7 +112,7 @@ fn two_sleepers_against_wake() {
         let sleepers = [0, 1].map(|n| {
             let mut reader = lossy(&region, n, Start::Newest);
             let theirs = Arc::clone(&region);
-            thread::spawn(move || receive_asleep(&mut reader, &theirs, n, 1))
+            thread::spawn(move || receive_asleep(&mut reader, &theirs, 1))
         });
         let mut ring = publisher(&region);
         publish(&mut ring, &region).unwrap();
@@ -72,7 +136,7 @@ fn publisher_asleep_against_the_cursor_it_waits_for() {
             while let Err(blocked) = publish(&mut ring, &theirs) {
                 assert_eq!(blocked, Blocked::Full);
                 let bell = &theirs.control().publishers_bell.0;
-                bell.sleep(0, Meet::Fence, 0, || ring.may_go_on(&theirs));
+                bell.sleep(Meet::Fence, 0, || ring.may_go_on(&theirs));
             }
         });
         for _ in 0..2 {
@@ -98,7 +162,7 @@ fn publisher_asleep_against_the_sweep_of_whom_it_waits_for() {
             while let Err(blocked) = publish(&mut ring, &theirs) {
                 assert_eq!(blocked, Blocked::Full);
                 let bell = &theirs.control().publishers_bell.0;
-                bell.sleep(0, Meet::Fence, 0, || ring.may_go_on(&theirs));
+                bell.sleep(Meet::Fence, 0, || ring.may_go_on(&theirs));
             }
         });
         assert_eq!(recovery::sweep(&region, region.subscribers(), |_| false), 1);

@@ -63,9 +63,7 @@ impl Target {
             6 => (&self.data, "length", slot + 8, 4),
             7 => (&self.data, "time or payload", slot + 16, 8),
             8 => (&self.ctl, "bell", PAGE + line * random.below(2), 4),
-            9 => {
-                (&self.ctl, "sleepers", PAGE + line * random.below(2) + 8 + 8 * random.below(4), 8)
-            }
+            9 => (&self.ctl, "a line of bells", PAGE + 8 * random.below(32), 8),
             10 => (&self.ctl, "roster", PAGE + 2 * line, 8),
             11 if random.below(8) == 0 => (&self.ctl, "notices", PAGE + 3 * line, 8),
             12 => (&self.ctl, "recovery", PAGE + 4 * line, 8),

@@ -408,8 +408,7 @@ fn everything_is_given_back(
         u64::from_le_bytes(bytes)
     };
     for at in [4096, 4096 + 128] {
-        let bits: Vec<u64> = (0..4).map(|word_| word(at + 8 + 8 * word_)).collect();
-        assert_eq!(bits, [0; 4], "somebody is said to sleep");
+        assert_eq!(word(at) & 3, 0, "somebody is said to sleep");
     }
     let entries = match options.publishers {
         Publishers::Exclusive => 1 + options.subscribers_max,

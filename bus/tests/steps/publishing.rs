@@ -1,5 +1,6 @@
 //! What publishers do.
 
+use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
 use shmbus::{AttachError, Delivery, Publisher, Start};
@@ -11,7 +12,7 @@ use crate::processes::{Part, Role};
 use crate::receiving::kill_a_claimant;
 use crate::victim::{Victim, between_marks, open, ready};
 use crate::watchers::Watcher;
-use crate::world::{Operation, PLAIN, World};
+use crate::world::{Operation, PLAIN, READY, WOKEN, World};
 
 pub(crate) const ROLES: &[Part] = &[
     ("publish_within", publish_within),
@@ -24,6 +25,7 @@ pub(crate) const ROLES: &[Part] = &[
     ("leave_publisher", leave_publisher),
     ("publish", publish),
     ("idle_reliable", idle_reliable),
+    ("sleeper", sleeper),
 ];
 
 const EXCLUSIVE: Operation = Operation { takes_place: true, ..PLAIN };
@@ -53,6 +55,21 @@ pub(crate) fn a_publish_within_a_block(plan: &Plan) {
 
 pub(crate) fn one_of_many_publishes_within_a_block(plan: &Plan) {
     test(plan, Operation { role: "publish_within", in_hand: 1, ..SHARED });
+}
+
+/// Sleeps for each message.
+fn sleeper(role: &Role) {
+    let mut subscriber = open(role).subscriber(Delivery::Lossy).unwrap();
+    role.board.word(READY).store(1, SeqCst);
+    loop {
+        let sequence = subscriber.receive().unwrap().sequence();
+        role.board.word(WOKEN).store(sequence + 1, SeqCst);
+    }
+}
+
+pub(crate) fn a_publish_that_wakes_a_subscriber(plan: &Plan) {
+    let begun = |world: &mut World| world.let_one_sleep("sleeper");
+    test(plan, Operation { role: "publish_within", in_hand: 1, wakes: true, begun, ..EXCLUSIVE });
 }
 
 fn publish_opening_first(role: &Role) {

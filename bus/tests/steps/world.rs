@@ -30,6 +30,8 @@ const HANG: Duration = Duration::from_secs(20);
 pub(crate) const CONFIRMED: usize = 16;
 pub(crate) const SEEN: usize = 17;
 pub(crate) const READY: usize = 20;
+/// The last sequence + 1 that one received who sleeps for each message.
+pub(crate) const WOKEN: usize = 21;
 
 /// In `ctl`, by docs/layout.md.
 const CONTROL: u64 = 4096;
@@ -54,6 +56,8 @@ pub(crate) struct Operation {
     pub(crate) revoked: bool,
     /// Others come while it stands, and take all entries.
     pub(crate) crowded: bool,
+    /// A subscriber sleeps, and is to be woken.
+    pub(crate) wakes: bool,
     /// A subscriber that may not write has asked for help.
     pub(crate) wished: bool,
     /// Before it is started.
@@ -74,6 +78,7 @@ pub(crate) const PLAIN: Operation = Operation {
     may_sleep: false,
     revoked: false,
     crowded: false,
+    wakes: false,
     wished: false,
     before: |_| {},
     begun: |_| {},
@@ -249,6 +254,24 @@ impl World {
         wish != [0; 8]
     }
 
+    /// Somebody sleeps who has received everything.
+    pub(crate) fn let_one_sleep(&mut self, role: &'static str) {
+        let sleeper = self.bystander(role);
+        self.stage.until("a bystander sleeps", || sleeper.is_asleep());
+        self.in_the_way = Some(sleeper);
+    }
+
+    /// The next publish wakes him, whatever became of the ring before.
+    fn check_that_he_wakes(&mut self) {
+        self.take_place();
+        let sequence = self.feed.publish(&mut self.order).expect("room");
+        let sleeper = self.in_the_way.as_ref().expect("a sleeper");
+        let is_asleep = sleeper.is_asleep();
+        let woken = || self.stage.board.word(WOKEN).load(SeqCst);
+        assert!(!is_asleep || woken() > sequence, "he sleeps on, and was not woken");
+        self.stage.until("the sleeper receives it", || woken() > sequence);
+    }
+
     /// The only publisher's place is free: whoever had it is gone.
     pub(crate) fn take_place(&mut self) {
         if self.feed.publisher.is_none() {
@@ -313,12 +336,12 @@ impl World {
         let expected = 3 + usize::from(self.slow.is_some());
         let participants = self.topic.info().participants;
         assert_eq!(participants.len(), expected, "somebody is left: {participants:?}");
-        // Of both bells: the bits of those who sleep. Who was killed asleep is woken once.
+        // Of both bells. Who was killed asleep is woken once.
         let ctl = self.control();
         for bell in [0, 128] {
-            let mut bits = [0; 32];
-            ctl.read_exact_at(&mut bits, CONTROL + bell + 8).unwrap();
-            assert_eq!(bits, [0; 32], "somebody seems to sleep");
+            let mut word = [0; 4];
+            ctl.read_exact_at(&mut word, CONTROL + bell).unwrap();
+            assert_eq!(u32::from_le_bytes(word) & 3, 0, "somebody seems to sleep");
         }
         let mut word_and_owner = [0; 16];
         ctl.read_exact_at(&mut word_and_owner, LOCK).unwrap();
@@ -423,6 +446,9 @@ impl Scene for World {
     fn check(&mut self, end: End) {
         let helped = !self.operation.wished || end == End::Killed || !self.is_wished();
         assert!(helped, "it has published, and not helped");
+        if self.operation.wakes {
+            self.check_that_he_wakes();
+        }
         self.kill_who_is_in_the_way();
         let begin = Instant::now();
         self.take_place();
