@@ -132,10 +132,18 @@ impl Attachment {
         let mut owned = self.owned.lock().unwrap_or_else(PoisonError::into_inner);
         for all in [false, true] {
             for index in candidates.clone() {
-                let state = State::of(region.entry(index).state.load(Relaxed));
+                let state = State::of(region.entry(index).state.load(Acquire)); // [entry]: before the lease is asked for
                 // The second time all of them: one that counted at the first may have been declared dead since.
                 if owned[index.0 as usize] || (state.kind.is_active() && !all) {
                     continue;
+                }
+                // Before the lease is taken, with which it would be a living one's entry that counts, as long as this thread stands here.
+                if state.kind.is_active() {
+                    let held = self.lease.is_held_by_another(lease_byte(index));
+                    if held.map_err(|source| AttachError::Lease { source })? {
+                        continue;
+                    }
+                    registry::declare_dead(region, index, state);
                 }
                 let taken = self.lease.take(lease_byte(index));
                 if !taken.map_err(|source| AttachError::Lease { source })? {

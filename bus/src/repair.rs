@@ -121,9 +121,12 @@ pub(crate) fn settle(
     settled
 }
 
-/// Whether the owner of an entry lives, by the answer of `lives`; a publisher that is gone is declared dead.
+/// Whether whoever claims by an entry lives, by the answer of `lives`; a publisher that is gone is declared dead.
 fn owner(region: &Region, index: EntryIndex, lives: &mut impl FnMut(EntryIndex) -> bool) -> Owner {
     let seen = State::of(region.entry(index).state.load(Acquire)); // [entry]
+    if !seen.kind.is_active() {
+        return Owner::IsGone; // and who joins in its place, and has the lease, clears the claim before it counts
+    }
     if lives(index) {
         return Owner::Lives;
     }

@@ -189,6 +189,15 @@ pub(crate) fn one_of_many_attaches(plan: &Plan) {
     test(plan, Operation { role: "attach_publisher", ..SHARED });
 }
 
+/// As `a_subscriber_attaches_where_only_a_dead_ones_entry_is_left`: the dead one has a sequence in its hands, behind which all others stand.
+pub(crate) fn one_of_many_attaches_where_only_a_dead_ones_entry_is_left(plan: &Plan) {
+    fn begun(world: &mut World) {
+        world.leave_one_publishers_entry();
+        kill_a_claimant(world);
+    }
+    test(plan, Operation { role: "attach_publisher", patient: true, begun, ..SHARED });
+}
+
 pub(crate) fn a_publisher_that_takes_over_from_one_killed_anywhere(plan: &Plan) {
     let before = |world: &mut World| world.kill_a_predecessor("publish_opening_later");
     test(plan, Operation { role: "attach_publisher", before, ..EXCLUSIVE });

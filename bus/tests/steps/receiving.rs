@@ -199,6 +199,17 @@ pub(crate) fn a_reliable_subscriber_attaches(plan: &Plan) {
     test(plan, Operation { role: "attach_reliable", ..RELIABLE });
 }
 
+/// The last entry is that of one who has died unnoticed, and whom publishers wait for. Two bugs. The joiner was refused as one too many where
+/// the entry counted at its first look, and was declared dead before its second. And where it was stopped with the entry's lease taken and the
+/// entry's state as it was, publishers waited until it went on: the dead one seemed to live.
+pub(crate) fn a_subscriber_attaches_where_only_a_dead_ones_entry_is_left(plan: &Plan) {
+    fn begun(world: &mut World) {
+        world.leave_one_entry();
+        world.bystander("idle_reliable").kill();
+    }
+    test(plan, Operation { role: "attach_lossy", begun, ..LOSSY });
+}
+
 fn leave(role: &Role, delivery: Delivery) {
     let victim = Victim::new(role);
     let subscriber = subscriber_at(&victim, delivery, 1);

@@ -54,6 +54,8 @@ pub(crate) struct Operation {
     pub(crate) may_sleep: bool,
     /// Sequences are revoked also where it is to be killed.
     pub(crate) revoked: bool,
+    /// Whoever lives keeps its sequence, however long it stands.
+    pub(crate) patient: bool,
     /// Others come while it stands, and take all entries.
     pub(crate) crowded: bool,
     /// A subscriber sleeps, and is to be woken.
@@ -77,6 +79,7 @@ pub(crate) const PLAIN: Operation = Operation {
     holds_up: false,
     may_sleep: false,
     revoked: false,
+    patient: false,
     crowded: false,
     wakes: false,
     wished: false,
@@ -97,6 +100,8 @@ pub(crate) struct World {
     pub(crate) slow: Option<Watcher>,
     /// Who is killed when it sleeps for him.
     pub(crate) in_the_way: Option<Process>,
+    /// Who takes part, and does nothing.
+    idle: Vec<Publisher<Message>>,
     /// Those who came while it stood.
     newcomers: Vec<Watcher>,
     depth: u64,
@@ -120,6 +125,7 @@ impl World {
             },
             // Who is killed must not be waited for, whatever this says.
             claim_timeout: match fate {
+                _ if operation.patient => Duration::ZERO,
                 Fate::Killed if !operation.revoked => Duration::ZERO,
                 _ => CLAIM_TIMEOUT,
             },
@@ -144,6 +150,7 @@ impl World {
             order,
             slow,
             in_the_way: None,
+            idle: vec![],
             newcomers: vec![],
             depth,
             round: 0,
@@ -208,6 +215,19 @@ impl World {
     /// Publishes until the reliable one is a whole ring behind.
     pub(crate) fn fill_up(&mut self) {
         while self.feed.publish(&mut self.order).is_some() {}
+    }
+
+    /// All subscribers' entries but one are taken. Beside these two are others.
+    pub(crate) fn leave_one_entry(&mut self) {
+        for _ in 2..SUBSCRIBERS - 1 {
+            let newcomer = self.topic.subscriber(Delivery::Lossy).expect("an entry");
+            self.newcomers.push(Watcher::new(newcomer, false, self.operation.shared));
+        }
+    }
+
+    /// The same of publishers' entries.
+    pub(crate) fn leave_one_publishers_entry(&mut self) {
+        self.idle.extend((1..PUBLISHERS - 1).map(|_| self.topic.publisher().expect("an entry")));
     }
 
     /// The only publisher is killed before some instruction of an operation of its own.
@@ -450,6 +470,7 @@ impl Scene for World {
             self.check_that_he_wakes();
         }
         self.kill_who_is_in_the_way();
+        self.idle.clear();
         let begin = Instant::now();
         self.take_place();
         // In every other round the entry of a publisher that died is another's before its sequence is settled.
@@ -457,6 +478,9 @@ impl Scene for World {
         self.publish(1);
         drop(successors);
         self.stood.push(begin.elapsed());
+        if end == End::Killed {
+            self.newcomers.clear();
+        }
         if !self.newcomers.is_empty() {
             self.check_newcomers();
         }

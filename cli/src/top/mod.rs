@@ -7,10 +7,12 @@ mod model;
 mod view;
 
 use std::io::{self, IsTerminal};
+use std::mem::ManuallyDrop;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use ratatui::DefaultTerminal;
+use ratatui::crossterm::cursor::Show;
 use ratatui::crossterm::event::{self, Event, KeyEventKind};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
@@ -47,7 +49,9 @@ struct Restore;
 
 impl Drop for Restore {
     fn drop(&mut self) {
-        ratatui::restore();
+        // Where the terminal is gone there is nobody to be told, and nowhere to say it.
+        let _ = ratatui::crossterm::execute!(io::stdout(), Show);
+        let _ = ratatui::try_restore();
     }
 }
 
@@ -62,7 +66,8 @@ pub(crate) fn run(directory: &Directory, arguments: &Arguments) -> Result<()> {
     let mut model = Model::default();
     model.update(before.since(None), before.unreadable.len());
     let restore = Restore;
-    let mut terminal = ratatui::try_init().context("cannot use the terminal")?;
+    // Not dropped: it would complain to a terminal that is gone, and panic over that.
+    let mut terminal = ManuallyDrop::new(ratatui::try_init().context("cannot use the terminal")?);
     let done = watch(&mut terminal, &mut model, &interrupt, arguments.interval, |model| {
         let moment = Moment::read(directory, &[])?;
         model.update(moment.since(Some(&before)), moment.unreadable.len());

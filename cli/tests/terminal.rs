@@ -1,0 +1,61 @@
+//! `shmbus top` on a terminal of the test's own.
+
+mod program;
+
+use std::fs::{File, OpenOptions};
+use std::io::Read;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::OpenOptionsExt;
+use std::time::{Duration, Instant};
+
+use program::Place;
+use rustix::fs::OFlags;
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use rustix::termios::{Winsize, tcsetwinsize};
+
+/// Both ends: the side of the person, and that of the program.
+fn terminal() -> (File, OwnedFd) {
+    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+    let person = openpt(flags).unwrap();
+    grantpt(&person).unwrap();
+    unlockpt(&person).unwrap();
+    let name = ptsname(&person, Vec::new()).unwrap();
+    let name = std::ffi::OsStr::from_bytes(name.as_bytes());
+    let not_controlling = OFlags::NOCTTY.bits() as i32;
+    let program =
+        OpenOptions::new().read(true).write(true).custom_flags(not_controlling).open(name).unwrap();
+    let size = Winsize { ws_row: 24, ws_col: 80, ws_xpixel: 0, ws_ypixel: 0 };
+    tcsetwinsize(program.as_fd(), size).unwrap();
+    (File::from(person), OwnedFd::from(program))
+}
+
+/// It read on and on at the end of a terminal that is gone, at the full speed of a processor, and nobody could see it any more. Mended, it
+/// complained to that terminal, and panicked over it.
+#[test]
+fn top_ends_when_its_terminal_is_gone() {
+    let place = Place::new();
+    place.run_with(b"a\n", &["pub", "t"]).ok();
+    let (mut person, program) = terminal();
+    let end = || program.try_clone().unwrap();
+    let mut command = place.command(&["top", "--interval", "0.1"]);
+    command.env("TERM", "xterm").stdin(end()).stdout(end()).stderr(end());
+    let mut top = command.spawn().unwrap();
+    drop((command, program));
+    let mut shown = [0; 256];
+    assert!(person.read(&mut shown).unwrap() > 0, "it shows something");
+    drop(person);
+    let begin = Instant::now();
+    let status = loop {
+        if let Some(status) = top.try_wait().unwrap() {
+            break status;
+        }
+        if begin.elapsed() > Duration::from_secs(20) {
+            top.kill().unwrap();
+            top.wait().unwrap();
+            panic!("it goes on without a terminal");
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    };
+    assert!(status.code().is_some(), "it ends by itself: {status}");
+}
