@@ -52,15 +52,8 @@ impl<T: Payload + ?Sized> Publisher<T> {
         barrier: Barrier,
     ) -> Self {
         let payload = PhantomData;
-        Publisher {
-            participant,
-            ring,
-            shared,
-            barrier,
-            turn: Turn::new(),
-            in_the_way: InTheWay::nobody(),
-            payload,
-        }
+        let in_the_way = InTheWay::nobody(&participant.region);
+        Publisher { participant, ring, shared, barrier, turn: Turn::new(), in_the_way, payload }
     }
 
     #[cfg(feature = "internals")]
@@ -183,7 +176,7 @@ impl<T: Payload + ?Sized> Publisher<T> {
         let region = &*self.participant.region;
         // SAFETY: as in `publish_until`.
         unsafe { payload::write(region, at, bytes) };
-        let timestamp_ns = region.geometry().timestamp.then(clock::monotonic_ns);
+        let timestamp_ns = region.geometry().timestamp.then(now_ns);
         *untold = true;
         Ok(self.ring.stamp(region, bytes.len() as u32, timestamp_ns))
     }
@@ -199,10 +192,10 @@ impl<T: Payload + ?Sized> Publisher<T> {
     }
 
     /// Makes what was written in the next slot of an exclusive topic a message.
-    #[inline]
+    #[inline(always)] // a call would cost a fifth of a publish
     fn commit(&mut self, len: u32) -> u64 {
         let region = &*self.participant.region;
-        let timestamp_ns = region.geometry().timestamp.then(clock::monotonic_ns);
+        let timestamp_ns = region.geometry().timestamp.then(now_ns);
         let sequence = self.ring.commit(region, len, timestamp_ns);
         region.control().subscribers_bell.0.ring(self.barrier);
         sequence
@@ -218,6 +211,7 @@ impl<T: Payload + ?Sized> Publisher<T> {
     }
 
     /// Takes a sequence of a shared topic.
+    #[inline(never)]
     fn claim(&mut self, deadline_ns: u64) -> Result<Claim, PublishError> {
         self.when_there_is_room(deadline_ns, |publisher| match &mut publisher.shared {
             Some(ring) => ring.claim(&publisher.participant.region),
@@ -242,7 +236,7 @@ impl<T: Payload + ?Sized> Publisher<T> {
     /// Makes what was written in a claimed slot a message; `None` where the claim was revoked meanwhile.
     fn commit_claim(&mut self, claim: Claim, len: u32) -> Option<u64> {
         let region = &*self.participant.region;
-        let timestamp_ns = region.geometry().timestamp.then(clock::monotonic_ns);
+        let timestamp_ns = region.geometry().timestamp.then(now_ns);
         let committed = self.shared.as_mut()?.commit(region, claim, len, timestamp_ns).ok()?;
         region.control().subscribers_bell.0.ring(self.barrier);
         Some(committed)
@@ -298,7 +292,7 @@ impl<T: Payload + ?Sized> Publisher<T> {
         deadline_ns: u64,
         mut attempt: impl FnMut(&mut Self) -> Result<R, Blocked>,
     ) -> Result<R, PublishError> {
-        let mut patience = Patience::new();
+        let mut patience = Patience::of_publisher();
         loop {
             self.read_notices()?;
             match attempt(self) {
@@ -355,6 +349,7 @@ impl<T: Payload + ?Sized> Publisher<T> {
         Ok(())
     }
 
+    #[inline(always)] // so that a message built by the caller is built in its slot
     fn loan_bytes(&mut self, len: usize) -> Result<Loan<'_, T>, PublishError> {
         self.check(len)?;
         let (at, claim) = match self.ring.slot() {
@@ -373,6 +368,13 @@ impl<T: Payload + ?Sized> Publisher<T> {
         let message = message.ok_or(Corrupt::Table)?;
         Ok(Loan::new(self, message, claim))
     }
+}
+
+/// The time of a commit, out of the way of those that carry none.
+#[cold]
+#[inline(never)]
+fn now_ns() -> u64 {
+    clock::monotonic_ns()
 }
 
 impl<T: Payload> Publisher<T> {
@@ -410,6 +412,7 @@ impl<T: Payload> Publisher<T> {
     ///
     /// # Errors
     /// As [`Publisher::publish`].
+    #[inline]
     pub fn loan(&mut self) -> Result<Loan<'_, T>, PublishError> {
         self.loan_bytes(size_of::<T>())
     }
@@ -440,6 +443,7 @@ impl<T: Message> Publisher<[T]> {
     ///
     /// # Errors
     /// As [`Publisher::publish`].
+    #[inline]
     pub fn loan(&mut self, len: usize) -> Result<Loan<'_, [T]>, PublishError> {
         self.loan_bytes(len.saturating_mul(size_of::<T>()))
     }

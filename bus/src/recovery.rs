@@ -143,14 +143,17 @@ fn finish(region: &Region) {
     }
 }
 
-/// Who has been in one publisher's way, and since when.
+/// Who has been in one publisher's way, and since when: its entry, its cursor, nanoseconds.
 pub(crate) struct InTheWay {
     since: Vec<(EntryIndex, u64, u64)>,
+    /// As it was at the look before. Both have room for all subscribers: a look allocates nothing.
+    before: Vec<(EntryIndex, u64, u64)>,
 }
 
 impl InTheWay {
-    pub(crate) fn nobody() -> InTheWay {
-        InTheWay { since: Vec::new() }
+    pub(crate) fn nobody(region: &Region) -> InTheWay {
+        let all = || Vec::with_capacity(region.geometry().subscribers_max as usize);
+        InTheWay { since: all(), before: all() }
     }
 
     /// Looks who keeps the block of the head from being opened, and makes those lossy whose cursor has stood still there for longer than
@@ -160,12 +163,14 @@ impl InTheWay {
     /// shared publisher's claim has nothing to receive: its time begins again.
     pub(crate) fn evict(&mut self, region: &Region, now_ns: u64) -> u32 {
         let number = region.geometry().number(region.head().load(Acquire)); // [stream position]
-        let before = core::mem::take(&mut self.since);
+        core::mem::swap(&mut self.since, &mut self.before);
+        self.since.clear();
         let mut evicted = 0;
         for index in table::who_forbids(region, number) {
             let entry = region.entry(index);
             let cursor = entry.cursor.load(Acquire); // [cursor]
-            let known = before.iter().find(|(other, seen, _)| *other == index && *seen == cursor);
+            let known =
+                self.before.iter().find(|(other, seen, _)| *other == index && *seen == cursor);
             let since_ns = match known {
                 Some((_, _, since_ns)) if !is_claimed(region, cursor) => *since_ns,
                 _ => now_ns,

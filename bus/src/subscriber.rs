@@ -219,7 +219,7 @@ impl<T: Payload + ?Sized> Subscriber<T> {
 
     /// Looks until something is there or `deadline_ns` has come.
     pub(crate) fn wait(&mut self, deadline_ns: u64) -> Result<Option<(SlotAt, u64)>, ReceiveError> {
-        let mut patience = Patience::new();
+        let mut patience = Patience::of_subscriber();
         loop {
             if let Some(found) = self.poll()? {
                 return Ok(Some(found));

@@ -83,7 +83,7 @@ fn evict_against_receive() {
         publish(&mut ring, &region).unwrap();
         let theirs = Arc::clone(&region);
         let feed = thread::spawn(move || {
-            let mut in_the_way = recovery::InTheWay::nobody();
+            let mut in_the_way = recovery::InTheWay::nobody(&theirs);
             for now_ns in [0, 10] {
                 while publish(&mut ring, &theirs).is_err() {
                     in_the_way.evict(&theirs, now_ns);
