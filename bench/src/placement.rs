@@ -3,16 +3,76 @@
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use anyhow::{Context, Result, bail};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+
+/// The program whose other processes are started, and what stands before its verbs.
+struct Program {
+    path: PathBuf,
+    prefix: Vec<String>,
+}
+
+static PROGRAM: OnceLock<Program> = OnceLock::new();
+
+/// Says how the other processes of a measurement are started: `path prefix.. endpoint ..`. Without it, or later, as this program without a prefix.
+pub fn started_as(path: impl Into<PathBuf>, prefix: &[&str]) {
+    let prefix = prefix.iter().map(|word| (*word).to_owned()).collect();
+    let _ = PROGRAM.set(Program { path: path.into(), prefix });
+}
+
+/// This program again, up to its verb.
+pub(crate) fn again() -> Command {
+    let program =
+        PROGRAM.get_or_init(|| Program { path: "/proc/self/exe".into(), prefix: Vec::new() });
+    let mut command = Command::new(&program.path);
+    command.args(&program.prefix);
+    command
+}
+
+/// The cores of this process, and who runs where.
+#[derive(Clone, Debug)]
+pub(crate) struct Placement(Vec<usize>);
+
+impl Placement {
+    pub(crate) fn of_this_process() -> Result<Placement> {
+        let allowed = sched_getaffinity(None)?;
+        Ok(Placement((0..CpuSet::MAX_CPU).filter(|core| allowed.is_set(*core)).collect()))
+    }
+
+    /// Where the sender runs.
+    pub(crate) fn sender(&self) -> usize {
+        self.0.first().copied().unwrap_or(0)
+    }
+
+    /// Where receiver `index` runs: on the others, in turn.
+    pub(crate) fn receiver(&self, index: usize) -> usize {
+        let others = self.0.get(1..).filter(|others| !others.is_empty()).unwrap_or(&self.0);
+        others.get(index % others.len().max(1)).copied().unwrap_or(0)
+    }
+
+    /// Whether so many processes have no core each.
+    pub(crate) fn is_short_of(&self, processes: usize) -> bool {
+        processes > self.0.len()
+    }
+
+    /// For people.
+    pub(crate) fn name(&self) -> String {
+        let list: Vec<String> = self.0.iter().map(usize::to_string).collect();
+        format!("cores {}", list.join(" "))
+    }
+}
 
 /// A directory below `/dev/shm` that is removed with everything in it.
 pub(crate) struct Scratch(PathBuf);
 
 impl Scratch {
     pub(crate) fn new() -> Result<Scratch> {
-        let path = PathBuf::from(format!("/dev/shm/shmbus-bench-{}", std::process::id()));
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let count = COUNT.fetch_add(1, Relaxed);
+        let path = PathBuf::from(format!("/dev/shm/shmbus-bench-{}-{count}", std::process::id()));
         std::fs::create_dir(&path).with_context(|| format!("cannot make {}", path.display()))?;
         Ok(Scratch(path))
     }
@@ -65,7 +125,7 @@ impl Partner {
     }
 
     fn spawn(role: &str, directory: &Path, count: u64, core: &str) -> Result<Partner> {
-        let mut child = Command::new(std::env::current_exe()?)
+        let mut child = again()
             .arg("partner")
             .arg(role)
             .arg(directory)
