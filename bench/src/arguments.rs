@@ -30,8 +30,8 @@ enum Measurement {
     Throughput(Options),
     /// Cost of a publish with 1, 8 and 64 idle lossy subscribers attached. Figure: cost with 64 / cost with 1
     PublishCost {
-        /// Rounds; each measures all three
-        #[arg(long, default_value_t = 9)]
+        /// Rounds, for each of two depths; each measures all three
+        #[arg(long, default_value_t = 901)]
         rounds: usize,
     },
     /// Cost of a publish while 100 passive observers poll at 10 Hz. Figure: observed / alone
@@ -114,7 +114,7 @@ fn partner(role: &str, directory: &Path, count: u64, core: &str) -> Result<()> {
     }
     match role {
         "observers" => observers::observe(directory, count),
-        "idle" => publish_cost::idle(directory, count),
+        "idle" => publish_cost::idle(directory),
         "echo" => round_trip::echo(directory, count),
         "publish-exclusive" | "publish-shared" | "publish-mutex" => {
             contention::partner(role, directory, count)

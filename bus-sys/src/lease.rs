@@ -16,7 +16,7 @@
 
 use std::io;
 use std::mem::ManuallyDrop;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use crate::fork;
 use crate::shm::{self, Access};
@@ -64,7 +64,8 @@ impl Lease {
         Lease::adopt(|| shm::open_at(dir, name, access))
     }
 
-    fn adopt(open: impl Fn() -> io::Result<OwnedFd>) -> io::Result<Lease> {
+    /// What `open` opens, known to forks from the start.
+    pub(crate) fn adopt(open: impl Fn() -> io::Result<OwnedFd>) -> io::Result<Lease> {
         fork::try_install()?;
         let no_fork = fork::no_fork(); // no child gets the descriptor before the table has it
         let fd = open()?;
@@ -119,25 +120,43 @@ impl Lease {
         Ok(lowest)
     }
 
-    fn lock(&self, command: i32, kind: i32, first: u64, count: u64) -> io::Result<libc::flock> {
+    /// A command of record locks, for a range; a `count` of 0 reaches to the end of any file. What the kernel leaves in the request is the answer to F_OFD_GETLK.
+    pub(crate) fn lock(
+        &self,
+        command: i32,
+        kind: i32,
+        first: u64,
+        count: u64,
+    ) -> io::Result<libc::flock> {
+        let (fd, mut lock) = self.request(kind, first, count)?;
+        // SAFETY: the descriptor is open (the generation was checked), and `lock` is what these
+        // commands read and, for F_OFD_GETLK, write.
+        match unsafe { libc::fcntl(fd, command, &raw mut lock) } {
+            -1 => Err(io::Error::last_os_error()),
+            _ => Ok(lock),
+        }
+    }
+
+    /// The number of the descriptor, open while this lives and no fork comes between, and what such a command reads.
+    pub(crate) fn request(
+        &self,
+        kind: i32,
+        first: u64,
+        count: u64,
+    ) -> io::Result<(RawFd, libc::flock)> {
         if self.generation != fork::generation() {
             return Err(io::Error::from_raw_os_error(libc::EBADF));
         }
         let offset =
             |value: u64| libc::off_t::try_from(value).map_err(|_| io::ErrorKind::InvalidInput);
-        let mut lock = libc::flock {
+        let lock = libc::flock {
             l_type: kind as libc::c_short,
             l_whence: libc::SEEK_SET as libc::c_short,
             l_start: offset(first)?,
             l_len: offset(count)?,
             l_pid: 0, // F_OFD_* want it so
         };
-        // SAFETY: the descriptor is open (the generation was checked), and `lock` is what these
-        // commands read and, for F_OFD_GETLK, write.
-        match unsafe { libc::fcntl(self.fd.as_raw_fd(), command, &raw mut lock) } {
-            -1 => Err(io::Error::last_os_error()),
-            _ => Ok(lock),
-        }
+        Ok((self.fd.as_raw_fd(), lock))
     }
 }
 

@@ -11,8 +11,13 @@
 //! | `fork`       | what a child that was forked and did not exec must not keep               |
 //! | `membarrier` | a memory barrier on the running threads of all registered processes       |
 //! | `process`    | process id, start time, number of cores                                   |
+//! | `record`     | shared and exclusive locks on ranges of a file, with deadlines             |
 //! | `probe`      | what this machine offers: tried, or read where the kernel states it       |
 //! | `robust`     | the kernel marks the lock word of a thread that dies, and wakes one       |
+//! | `spawn`      | what a child is and has when it begins, beyond what `Command` can say     |
+//! | `pidfd`      | a child by descriptor                                                     |
+//! | `signal`     | signals that are read from a descriptor                                   |
+//! | `ready`      | sleep until one of several descriptors is ready                           |
 //!
 //! Errors are [`std::io::Error`] with the number the kernel gave; where this crate refuses by
 //! itself, the function says so. Times are nanoseconds of `CLOCK_MONOTONIC` unless the name says
@@ -27,7 +32,12 @@ pub mod futex;
 pub mod lease;
 pub mod map;
 pub mod membarrier;
+pub mod pidfd;
 pub mod probe;
 pub mod process;
+pub mod ready;
+pub mod record;
 pub mod robust;
 pub mod shm;
+pub mod signal;
+pub mod spawn;

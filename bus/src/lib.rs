@@ -60,7 +60,9 @@
 //! | `lock`, `sweep` | one does it for all: the recovery lock, and who sweeps when |
 //! | `participant`, `directory`, `leftovers` | leases and entries; where topics live; what killed processes leave there |
 //! | `message`, `kind`, `checked`, `schema` | what messages are: at compile time; field types checked on reading; at run time, as text, for tools |
+//! | `sync` | locks across processes |
 //! | `raw` | messages without their type |
+//! | `process` | children that are given topics, and a supervisor |
 //! | `internals` | what this project's own tests and fuzz targets need beside it; no part of what it promises |
 //! | `topic`, `options`, `publisher`, `loan`, `subscriber`, `sample`, `batch`, `observer`, `wait`, `stats`, `error` | the public face |
 
@@ -111,6 +113,8 @@ mod participant;
 #[cfg(not(loom))]
 mod payload;
 #[cfg(not(loom))]
+pub mod process;
+#[cfg(not(loom))]
 mod publisher;
 #[cfg(not(loom))]
 mod raw;
@@ -124,6 +128,8 @@ mod stats;
 mod subscriber;
 #[cfg(not(loom))]
 mod sweep;
+#[cfg(not(loom))]
+pub mod sync;
 #[cfg(not(loom))]
 mod topic;
 #[cfg(not(loom))]

@@ -142,9 +142,13 @@ impl<T: Payload + ?Sized> Topic<T> {
     /// # Errors
     /// As [`Topic::open`].
     pub fn open_in(directory: &Directory, name: &str) -> Result<Self, OpenError> {
-        let attachment = open(directory, name)?;
-        header::check_type::<T>(name, &attachment.description.carried)?;
-        Ok(Topic { attachment: Arc::new(attachment), payload: PhantomData })
+        Self::of(Arc::new(open(directory, name)?))
+    }
+
+    /// What was opened, as one of `T`.
+    pub(crate) fn of(attachment: Arc<Attachment>) -> Result<Self, OpenError> {
+        header::check_type::<T>(&attachment.name, &attachment.description.carried)?;
+        Ok(Topic { attachment, payload: PhantomData })
     }
 
     /// [`Topic::open_or_create`] in a directory of choice.

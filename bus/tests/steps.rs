@@ -29,6 +29,9 @@ mod drive;
 #[path = "steps/files.rs"]
 mod files;
 #[cfg(target_arch = "x86_64")]
+#[path = "steps/locking.rs"]
+mod locking;
+#[cfg(target_arch = "x86_64")]
 #[path = "support/message.rs"]
 #[allow(dead_code)] // what only other programs need
 mod message;
@@ -83,6 +86,7 @@ runner::tests! {
     publishing::one_of_many_commits_a_loan,
     publishing::one_of_many_commits_a_loan_that_was_revoked,
     publishing::one_of_many_drops_a_loan,
+    publishing::one_of_many_publishes_and_helps_a_subscriber_that_may_not_write,
     publishing::one_of_many_attaches,
     publishing::one_of_many_leaves,
     receiving::a_receive_within_a_block,
@@ -93,11 +97,15 @@ runner::tests! {
     receiving::a_receive_of_many_publishers_messages_at_a_boundary,
     receiving::a_receive_stuck_behind_a_killed_publisher,
     receiving::a_sample_is_held,
+    receiving::a_sample_is_held_where_the_dead_have_the_budget,
     receiving::a_held_sample_is_given_back,
     receiving::a_lossy_subscriber_attaches,
     receiving::a_reliable_subscriber_attaches,
     receiving::a_lossy_subscriber_leaves,
     receiving::a_reliable_subscriber_leaves,
+    locking::a_free_lock_is_taken_and_given_back,
+    locking::a_lock_is_taken_from_one_killed_with_it,
+    locking::a_lock_is_waited_for_until_its_owner_is_killed,
     files::a_topic_is_created,
     files::a_topic_is_removed,
 }
@@ -105,7 +113,7 @@ runner::tests! {
 #[cfg(target_arch = "x86_64")]
 fn main() -> std::process::ExitCode {
     tracee::load_at_fixed_addresses();
-    let roles = [publishing::ROLES, receiving::ROLES, files::ROLES].concat();
+    let roles = [publishing::ROLES, receiving::ROLES, locking::ROLES, files::ROLES].concat();
     let code = runner::main(TESTS, &roles);
     drive::print_totals();
     code

@@ -8,6 +8,7 @@ use crate::Plan;
 use crate::drive::at_each_instruction;
 use crate::message::Message;
 use crate::processes::{Part, Role};
+use crate::receiving::kill_a_claimant;
 use crate::victim::{Victim, between_marks, open, ready};
 use crate::watchers::Watcher;
 use crate::world::{Operation, PLAIN, World};
@@ -133,6 +134,19 @@ fn drop_loan(role: &Role) {
     victim.publish(&mut publisher);
     let message = victim.message();
     between_marks(|| *publisher.loan().unwrap() = message);
+}
+
+/// A subscriber that may not write `data` is stuck behind a killed publisher, and has asked. Nobody else has done it yet.
+fn ask_for_help(world: &mut World) {
+    world.drain();
+    let stuck_at = world.reliable.next;
+    kill_a_claimant(world);
+    world.wish_for(stuck_at);
+}
+
+pub(crate) fn one_of_many_publishes_and_helps_a_subscriber_that_may_not_write(plan: &Plan) {
+    let (wished, begun) = (true, ask_for_help);
+    test(plan, Operation { role: "publish_within", in_hand: 1, wished, begun, ..SHARED });
 }
 
 /// Nothing is in hand: the message never happens.

@@ -9,7 +9,7 @@ use crate::drive::at_each_instruction;
 use crate::message::Message;
 use crate::processes::{Part, Role};
 use crate::victim::{Victim, between_marks, open, ready};
-use crate::world::{Operation, PLAIN, World};
+use crate::world::{HOLDS, Operation, PLAIN, World};
 
 pub(crate) const ROLES: &[Part] = &[
     ("receive_within", receive_within),
@@ -24,6 +24,7 @@ pub(crate) const ROLES: &[Part] = &[
     ("leave_lossy", |role| leave(role, Delivery::Lossy)),
     ("leave_reliable", |role| leave(role, Delivery::Reliable)),
     ("claimant", claimant),
+    ("holder", holder),
 ];
 
 const LOSSY: Operation = PLAIN;
@@ -106,7 +107,7 @@ fn claimant(role: &Role) {
 }
 
 /// A publisher dies with a sequence in its hands, just before what comes next. Nobody else has come there yet.
-fn kill_a_claimant(world: &mut World) {
+pub(crate) fn kill_a_claimant(world: &mut World) {
     world.drain();
     let claimant = world.bystander("claimant");
     claimant.kill();
@@ -144,6 +145,26 @@ fn hold(role: &Role) {
 
 pub(crate) fn a_sample_is_held(plan: &Plan) {
     test(plan, Operation { role: "hold", ..LOSSY });
+}
+
+/// Holds all that may be held.
+fn holder(role: &Role) {
+    let mut subscriber = open(role).subscriber_from(Delivery::Lossy, Start::Oldest).unwrap();
+    let block_len = open(role).info().block_len;
+    let mut held = Vec::new();
+    while held.len() < HOLDS {
+        let sample = subscriber.try_receive().unwrap().expect("a full ring");
+        if sample.sequence() % block_len == 0 {
+            held.push(sample.hold().expect("the budget is whole"));
+        }
+    }
+    ready(role);
+}
+
+/// The whole budget is a dead one's: who would hold finds that out.
+pub(crate) fn a_sample_is_held_where_the_dead_have_the_budget(plan: &Plan) {
+    let begun = |world: &mut World| world.bystander("holder").kill();
+    test(plan, Operation { role: "hold", crowded: true, begun, ..LOSSY });
 }
 
 fn give_back(role: &Role) {

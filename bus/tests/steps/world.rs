@@ -1,7 +1,7 @@
 //! A topic on which a feed and two subscribers of the test itself go on, whatever happens to the process under test.
 
 use std::collections::HashSet;
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
@@ -20,7 +20,7 @@ use crate::watchers::{Feed, Order, Watcher};
 pub(crate) const TOPIC: &str = "steps";
 const SUBSCRIBERS: u32 = 5;
 const PUBLISHERS: u32 = 3;
-const HOLDS: usize = 2;
+pub(crate) const HOLDS: usize = 2;
 /// How long a stopped publisher keeps its sequence.
 const CLAIM_TIMEOUT: Duration = Duration::from_millis(20);
 /// How long a wait of this process may be: no measure of anything.
@@ -30,6 +30,11 @@ const HANG: Duration = Duration::from_secs(20);
 pub(crate) const CONFIRMED: usize = 16;
 pub(crate) const SEEN: usize = 17;
 pub(crate) const READY: usize = 20;
+
+/// In `ctl`, by docs/layout.md.
+const CONTROL: u64 = 4096;
+const REPAIR: u64 = CONTROL + 384 + 8;
+const LOCK: u64 = CONTROL + 512;
 
 /// An operation of a participant.
 #[derive(Clone, Copy)]
@@ -49,6 +54,8 @@ pub(crate) struct Operation {
     pub(crate) revoked: bool,
     /// Others come while it stands, and take all entries.
     pub(crate) crowded: bool,
+    /// A subscriber that may not write has asked for help.
+    pub(crate) wished: bool,
     /// Before it is started.
     pub(crate) before: fn(&mut World),
     /// When it stands at the first mark.
@@ -67,6 +74,7 @@ pub(crate) const PLAIN: Operation = Operation {
     may_sleep: false,
     revoked: false,
     crowded: false,
+    wished: false,
     before: |_| {},
     begun: |_| {},
     wake: |_| {},
@@ -82,6 +90,8 @@ pub(crate) struct World {
     pub(crate) order: Order,
     /// One that was in the way, and is to be told that it is lossy now.
     pub(crate) slow: Option<Watcher>,
+    /// Who is killed when it sleeps for him.
+    pub(crate) in_the_way: Option<Process>,
     /// Those who came while it stood.
     newcomers: Vec<Watcher>,
     depth: u64,
@@ -128,6 +138,7 @@ impl World {
             lossy,
             order,
             slow,
+            in_the_way: None,
             newcomers: vec![],
             depth,
             round: 0,
@@ -216,6 +227,28 @@ impl World {
         process
     }
 
+    pub(crate) fn kill_who_is_in_the_way(&mut self) {
+        if let Some(bystander) = self.in_the_way.take() {
+            bystander.kill();
+        }
+    }
+
+    fn control(&self) -> File {
+        let path = self.stage.directory.path().join(TOPIC).join(".topic/ctl");
+        OpenOptions::new().read(true).write(true).open(path).unwrap()
+    }
+
+    /// Asks the publishers to settle `sequence`, as a subscriber does that may not write `data`.
+    pub(crate) fn wish_for(&self, sequence: u64) {
+        self.control().write_all_at(&((sequence << 1) + 1).to_le_bytes(), REPAIR).unwrap();
+    }
+
+    fn is_wished(&self) -> bool {
+        let mut wish = [0; 8];
+        self.control().read_exact_at(&mut wish, REPAIR).unwrap();
+        wish != [0; 8]
+    }
+
     /// The only publisher's place is free: whoever had it is gone.
     pub(crate) fn take_place(&mut self) {
         if self.feed.publisher.is_none() {
@@ -280,14 +313,17 @@ impl World {
         let expected = 3 + usize::from(self.slow.is_some());
         let participants = self.topic.info().participants;
         assert_eq!(participants.len(), expected, "somebody is left: {participants:?}");
-        // Of both bells, by docs/layout.md: the bits of those who sleep. Who was killed asleep is woken once.
-        let ctl = self.stage.directory.path().join(TOPIC).join(".topic/ctl");
-        let ctl = File::open(ctl).unwrap();
+        // Of both bells: the bits of those who sleep. Who was killed asleep is woken once.
+        let ctl = self.control();
         for bell in [0, 128] {
             let mut bits = [0; 32];
-            ctl.read_exact_at(&mut bits, 4096 + bell + 8).unwrap();
+            ctl.read_exact_at(&mut bits, CONTROL + bell + 8).unwrap();
             assert_eq!(bits, [0; 32], "somebody seems to sleep");
         }
+        let mut word_and_owner = [0; 16];
+        ctl.read_exact_at(&mut word_and_owner, LOCK).unwrap();
+        assert_eq!(word_and_owner, [0; 16], "somebody seems to have the recovery lock");
+        assert!(!self.is_wished(), "a wish was forgotten");
     }
 
     /// Everything of which a process knew that it was published has come, and what was in its hands wholly or not at all.
@@ -374,7 +410,9 @@ impl Scene for World {
                 1 | 2 => self.depth - 8 + Random::new(self.round).below(0..32),
                 _ => 3 * self.depth + 1,
             });
-            let may_be_revoked = self.operation.in_hand == 0 || begin.elapsed() >= CLAIM_TIMEOUT;
+            let may_be_revoked = self.operation.in_hand == 0
+                || self.operation.wished // what is abandoned is another's
+                || begin.elapsed() >= CLAIM_TIMEOUT;
             assert!(may_be_revoked || self.reliable.missed == missed, "revoked before its time");
         }
         if self.operation.takes_place && self.round.is_multiple_of(2) {
@@ -383,6 +421,9 @@ impl Scene for World {
     }
 
     fn check(&mut self, end: End) {
+        let helped = !self.operation.wished || end == End::Killed || !self.is_wished();
+        assert!(helped, "it has published, and not helped");
+        self.kill_who_is_in_the_way();
         let begin = Instant::now();
         self.take_place();
         // In every other round the entry of a publisher that died is another's before its sequence is settled.
