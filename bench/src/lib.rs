@@ -11,7 +11,6 @@
 
 mod arguments;
 mod children;
-mod contention;
 mod endpoint;
 mod latency;
 mod measure;
@@ -23,6 +22,7 @@ mod publish_all;
 mod publish_cost;
 mod record;
 mod registry;
+mod report;
 mod round_trip;
 mod run;
 mod session;

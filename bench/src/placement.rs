@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
@@ -106,7 +106,7 @@ pub(crate) fn pin(core: usize) -> Result<()> {
 }
 
 /// The other process of a measurement; ended when dropped.
-pub(crate) struct Partner(Child);
+pub(crate) struct Partner(Child, BufReader<ChildStdout>);
 
 impl Partner {
     /// Starts `role` on `core` and waits until it says that it is ready.
@@ -135,12 +135,24 @@ impl Partner {
             .spawn()?;
         let mut line = String::new();
         let stdout = child.stdout.take().context("the partner has no standard output")?;
-        BufReader::new(stdout).read_line(&mut line)?;
-        let partner = Partner(child);
+        let mut partner = Partner(child, BufReader::new(stdout));
+        partner.1.read_line(&mut line)?;
         if line.trim() != "ready" {
             bail!("the partner process {role} did not start");
         }
         Ok(partner)
+    }
+
+    /// What it says next; empty where it has ended.
+    pub(crate) fn line(&mut self) -> Result<String> {
+        let mut line = String::new();
+        self.1.read_line(&mut line)?;
+        Ok(line.trim().to_owned())
+    }
+
+    /// Ends it with SIGKILL. Returns when the signal is sent, not when the kernel has taken the process apart.
+    pub(crate) fn kill(&mut self) -> Result<()> {
+        Ok(self.0.kill()?)
     }
 
     /// Waits for its end.

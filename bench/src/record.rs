@@ -106,6 +106,34 @@ impl Results {
         fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
     }
 
+    /// Gives each run the ratio of its `value` to that of the run of the same round whose case `is_base` for its own.
+    pub(crate) fn relate(
+        &mut self,
+        value: &str,
+        ratio: &str,
+        is_base: impl Fn(&Case, &Case) -> bool,
+    ) {
+        let base = |record: &Record| {
+            let mut round = self.records.iter().filter(|other| other.round == record.round);
+            let base = round.find(|other| is_base(&record.case, &other.case))?;
+            Some(record.values.get(value)? / base.values.get(value)?)
+        };
+        let ratios: Vec<Option<f64>> = self.records.iter().map(base).collect();
+        for (record, value) in self.records.iter_mut().zip(ratios) {
+            if let Some(value) = value.filter(|value| value.is_finite()) {
+                record.values.insert(ratio.to_owned(), value);
+            }
+        }
+    }
+
+    /// The median over all runs of the cases that `is_wanted`, whatever the placement.
+    pub(crate) fn median(&self, is_wanted: impl Fn(&Case) -> bool, value: &str) -> Option<f64> {
+        let wanted = self.records.iter().filter(|record| is_wanted(&record.case));
+        let mut values: Vec<f64> =
+            wanted.filter_map(|record| record.values.get(value).copied()).collect();
+        (!values.is_empty()).then(|| crate::placement::median(&mut values))
+    }
+
     /// The runs of each case in each class of placement, in the order of [`Case`].
     pub(crate) fn groups(&self) -> Vec<Group<'_>> {
         let mut groups: BTreeMap<(&Case, Class), Vec<&Record>> = BTreeMap::new();
@@ -130,10 +158,6 @@ impl Group<'_> {
             self.runs.iter().filter_map(|run| run.values.get(value).copied()).collect();
         values.sort_by(f64::total_cmp);
         Some([*values.first()?, *values.get(values.len() / 2)?, *values.last()?])
-    }
-
-    pub(crate) fn median(&self, value: &str) -> Option<f64> {
-        self.spread(value).map(|[_, median, _]| median)
     }
 
     pub(crate) fn probe_ns(&self) -> f64 {
@@ -162,6 +186,17 @@ mod tests {
         Record { round, case, probe_ns: [50.0, 60.0], class, oversubscribed: false, values }
     }
 
+    fn results(records: Vec<Record>) -> Results {
+        Results {
+            measurement: "m".to_owned(),
+            version: "1".to_owned(),
+            machine: Machine::this("cores 0".to_owned()),
+            effort: "quick".to_owned(),
+            left_out: vec!["x".to_owned()],
+            records,
+        }
+    }
+
     #[test]
     fn rounds_are_grouped_by_placement_and_those_in_between_left_out() {
         let records = vec![
@@ -171,34 +206,40 @@ mod tests {
             record(3, Class::Moved, 50.0),
             record(4, Class::Near, 2.0),
         ];
-        let machine = Machine::default();
-        let results = Results {
-            measurement: "m".to_owned(),
-            version: String::new(),
-            machine,
-            effort: String::new(),
-            left_out: Vec::new(),
-            records,
-        };
+        let results = results(records);
         let groups = results.groups();
         assert_eq!(groups.len(), 2);
         assert_eq!(groups[0].spread("rate_per_s"), Some([1.0, 2.0, 3.0]));
-        assert_eq!((groups[1].class, groups[1].median("rate_per_s")), (Class::Far, Some(100.0)));
+        assert_eq!(
+            (groups[1].class, groups[1].spread("rate_per_s")),
+            (Class::Far, Some([100.0; 3]))
+        );
         assert_eq!((groups[0].probe_ns(), groups[0].spread("p50_ns")), (55.0, None));
+    }
+
+    #[test]
+    fn a_ratio_is_taken_within_a_round() {
+        let mut records = vec![
+            record(0, Class::Near, 30.0),
+            record(0, Class::Near, 3.0),
+            record(1, Class::Near, 8.0),
+            record(1, Class::Near, 2.0),
+        ];
+        records.iter_mut().step_by(2).for_each(|one| one.case.transport = "shmbus".to_owned());
+        let mut results = results(records);
+        results.relate("rate_per_s", "per_pipe", |_, base| base.transport == "pipe");
+        assert_eq!(results.median(|case| case.transport == "pipe", "per_pipe"), Some(1.0));
+        let ratios: Vec<f64> =
+            results.records.iter().step_by(2).map(|one| one.values["per_pipe"]).collect();
+        assert_eq!(ratios, [10.0, 4.0]);
+        assert_eq!(results.median(|case| case.transport == "tcp", "per_pipe"), None);
     }
 
     #[test]
     fn results_are_read_as_they_were_written() {
         let scratch = crate::placement::Scratch::new().unwrap();
         let path = scratch.path().join("m.json");
-        let results = Results {
-            measurement: "m".to_owned(),
-            version: "1".to_owned(),
-            machine: Machine::this("cores 0".to_owned()),
-            effort: "quick".to_owned(),
-            left_out: vec!["x".to_owned()],
-            records: vec![record(0, Class::Mid, 0.125), record(1, Class::Far, 7.0)],
-        };
+        let results = results(vec![record(0, Class::Mid, 0.125), record(1, Class::Far, 7.0)]);
         results.write(&path).unwrap();
         let again = Results::read(&path).unwrap();
         assert_eq!(again.machine, results.machine);

@@ -83,9 +83,21 @@ impl Options {
         self.rounds.unwrap_or(self.effort().rounds()).max(1)
     }
 
-    /// These, with raw data in `file`.
-    pub(crate) fn into(&self, file: PathBuf) -> Options {
-        Options { json: Some(file), ..self.clone() }
+    /// These, with so many rounds where nothing else was asked for.
+    pub(crate) fn with_rounds(&self, usual: usize) -> Options {
+        let is_usual = self.effort() == Effort::Usual;
+        let rounds = self.rounds.or(is_usual.then_some(usual));
+        Options { rounds, ..self.clone() }
+    }
+
+    /// Whether a transport of this name is to take part.
+    pub(crate) fn wants(&self, name: &str) -> bool {
+        self.transports.is_empty() || self.transports.iter().any(|one| one == name)
+    }
+
+    /// Writes what was run where the options say.
+    pub(crate) fn keep(&self, results: &Results) -> Result<()> {
+        self.json.as_ref().map_or(Ok(()), |path| results.write(path))
     }
 }
 
@@ -118,9 +130,7 @@ impl Session {
         for name in &options.transports {
             transports.get(name)?;
         }
-        let is_wanted = |one: &&dyn Registered| {
-            options.transports.is_empty() || options.transports.iter().any(|n| n == one.name())
-        };
+        let is_wanted = |one: &&dyn Registered| options.wants(one.name());
         let mut left_out = Vec::new();
         let mut there = Vec::new();
         for one in transports.all().filter(is_wanted) {
@@ -236,12 +246,9 @@ impl Session {
         Ok(())
     }
 
-    /// All that was run, written where the options say.
-    pub(crate) fn finish(self) -> Result<Results> {
-        if let Some(path) = &self.options.json {
-            self.results.write(path)?;
-        }
-        Ok(self.results)
+    /// All that was run.
+    pub(crate) fn finish(self) -> Results {
+        self.results
     }
 }
 

@@ -1,7 +1,6 @@
 //! Tables that read well on a terminal and are markdown as well.
 
 use crate::record::{Group, Results};
-use crate::transport::Wait;
 
 /// A column: its heading, the value that it shows, what that is divided by, and digits behind the point.
 pub(crate) struct Column {
@@ -111,30 +110,6 @@ pub(crate) fn bytes(len: usize) -> String {
         _ if len >= 1 << 10 && len.is_multiple_of(1 << 10) => format!("{} KiB", len >> 10),
         _ => format!("{len} B"),
     }
-}
-
-/// The median of a value of one case, whatever the placement, if it was run.
-pub(crate) fn median_of(
-    results: &Results,
-    variant: &str,
-    payload: usize,
-    receivers: usize,
-    wait: Wait,
-    transport: &str,
-    value: &str,
-) -> Option<f64> {
-    let mut values: Vec<f64> = results
-        .records
-        .iter()
-        .filter(|record| {
-            let case = &record.case;
-            (case.variant.as_str(), case.payload, case.receivers, case.wait)
-                == (variant, payload, receivers, wait)
-                && case.transport == transport
-        })
-        .filter_map(|record| record.values.get(value).copied())
-        .collect();
-    (!values.is_empty()).then(|| crate::placement::median(&mut values))
 }
 
 #[cfg(test)]

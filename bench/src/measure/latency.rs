@@ -49,7 +49,7 @@ pub(crate) fn measure(transports: Transports, options: &Options) -> Result<Resul
         }
     }
     session.rounds(&plans, |_, outcome| latency_values(outcome))?;
-    session.finish()
+    Ok(session.finish())
 }
 
 /// A fence in each publish is for those who sleep; a subscriber that may miss something is no faster where nothing is missed.

@@ -3,17 +3,20 @@
 use anyhow::Result;
 
 use crate::endpoint::{Form, Work};
-use crate::record::Results;
+use crate::record::{Case, Results};
 use crate::registry::Transports;
 use crate::run::Run;
 use crate::session::{Options, Session, rate_values};
 use crate::table::{Column, Table, column};
 use crate::transport::Wait;
+use crate::transports::{BARE, SHMBUS_NAME};
 
 pub(crate) const PAYLOAD: usize = 48;
 
-pub(crate) const COLUMNS: [Column; 3] = [
+pub(crate) const COLUMNS: [Column; 5] = [
     column("million/s", "rate_per_s", 1e6, 3),
+    column("× bare ring", "per_bare", 1.0, 3),
+    column("× shmbus", "per_shmbus", 1.0, 4),
     column("missed", "missed", 1.0, 0),
     column("CPU s/million", "cpu_s_per_million", 1.0, 3),
 ];
@@ -30,9 +33,33 @@ pub(crate) fn measure(transports: Transports, options: &Options) -> Result<Resul
         }
     }
     session.rounds(&plans, rate_values)?;
-    session.finish()
+    let mut results = session.finish();
+    results.relate("rate_per_s", "per_bare", |case, base| {
+        base.transport == BARE && case.wait == base.wait
+    });
+    results.relate("rate_per_s", "per_shmbus", |case, base| {
+        base.transport == SHMBUS_NAME && case.wait == base.wait
+    });
+    Ok(results)
 }
 
 pub(crate) fn table(results: &Results) -> Table {
     Table::of(results, &COLUMNS)
+}
+
+/// Median over the rounds of (one reliable subscriber of shmbus / the bare ring), both polling.
+pub(crate) fn figure(results: &Results) -> Option<f64> {
+    let is_shmbus = |case: &Case| case.transport == SHMBUS_NAME && case.wait == Wait::Spin;
+    results.median(is_shmbus, "per_bare")
+}
+
+/// How many times as many messages go through shmbus as through the best of what copies by way of the kernel, both polling: the least of the medians over
+/// the rounds.
+pub(crate) fn sockets_figure(results: &Results) -> Option<f64> {
+    let by_kernel = ["pipe", "unix stream", "unix seqpacket", "tcp", "udp", "posix mq"];
+    let factor = |name: &str| {
+        let is_it = |case: &Case| case.transport == name && case.wait == Wait::Spin;
+        results.median(is_it, "per_shmbus").map(f64::recip)
+    };
+    by_kernel.into_iter().filter_map(factor).reduce(f64::min)
 }
