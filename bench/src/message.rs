@@ -154,10 +154,8 @@ fn sum(bytes: &[u8], number: u64) -> bool {
     if words < 3 {
         return true;
     }
-    let mut sum: u64 = 0;
-    for index in 2..bytes.len() / 8 {
-        sum = sum.wrapping_add(word(bytes, index));
-    }
+    let behind = bytes.chunks_exact(8).skip(2);
+    let sum = behind.fold(0u64, |sum, one| sum.wrapping_add(word(one, 0)));
     let count = words - 2;
     // number + 2, number + 3, ...
     let first = number.wrapping_add(2);

@@ -58,6 +58,18 @@ impl Placement {
         processes > self.0.len()
     }
 
+    /// Lets the calling thread run on all of them again: what it starts inherits that.
+    pub(crate) fn release(&self) -> Result<()> {
+        let mut set = CpuSet::new();
+        self.0.iter().for_each(|core| set.set(*core));
+        Ok(sched_setaffinity(None, &set)?)
+    }
+
+    /// How many there are.
+    pub(crate) fn cores(&self) -> usize {
+        self.0.len()
+    }
+
     /// For people.
     pub(crate) fn name(&self) -> String {
         let list: Vec<String> = self.0.iter().map(usize::to_string).collect();

@@ -7,6 +7,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
+use crate::placement::Placement;
 use crate::probe::Class;
 use crate::transport::Wait;
 
@@ -22,7 +23,7 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    pub(crate) fn this(placement: String) -> Machine {
+    pub(crate) fn this(placement: &Placement) -> Machine {
         let cpu_info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         let model = cpu_info.lines().find_map(|line| line.strip_prefix("model name"));
         let model = model.map_or("unknown processor", |name| name.trim_matches([' ', '\t', ':']));
@@ -30,9 +31,9 @@ impl Machine {
         let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
         Machine {
             cpu: format!("{model}{hypervisor}"),
-            cores: shmbus_sys::process::cores(),
+            cores: placement.cores(),
             kernel: format!("Linux {}", kernel.trim()),
-            placement,
+            placement: placement.name(),
         }
     }
 
@@ -190,7 +191,7 @@ mod tests {
         Results {
             measurement: "m".to_owned(),
             version: "1".to_owned(),
-            machine: Machine::this("cores 0".to_owned()),
+            machine: Machine::this(&Placement::of_this_process().unwrap()),
             effort: "quick".to_owned(),
             left_out: vec!["x".to_owned()],
             records,

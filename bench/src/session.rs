@@ -117,7 +117,7 @@ pub(crate) struct Planned {
 }
 
 impl Session {
-    /// A measurement called `measurement`. From now on this thread stays on the sender's core: the probe is taken from there.
+    /// A measurement called `measurement`.
     ///
     /// # Errors
     /// A transport that is asked for and not there.
@@ -140,7 +140,7 @@ impl Session {
             }
         }
         ensure!(!there.is_empty(), "none of these transports is there");
-        let machine = Machine::this(placement.name());
+        let machine = Machine::this(&placement);
         println!("{measurement}: {}; {}", machine.name(), machine.placement);
         let results = Results {
             measurement: measurement.to_owned(),
@@ -186,7 +186,9 @@ impl Session {
         }
         pin(self.placement.sender())?;
         let scratch = Scratch::new()?;
-        probe::round_trip_ns(scratch.path(), 20_000, self.placement.receiver(0))
+        let time_ns = probe::round_trip_ns(scratch.path(), 20_000, self.placement.receiver(0));
+        self.placement.release()?;
+        time_ns
     }
 
     /// Runs everything once in each round; `values` says what of an outcome is kept.

@@ -9,7 +9,7 @@ use anyhow::Result;
 use shmbus::{Delivery, Directory, Publisher, Start, Topic, TopicOptions};
 use shmbus_sys::clock::monotonic_ns;
 
-use crate::placement::{Partner, Scratch, median};
+use crate::placement::{Partner, Scratch, median, pin};
 use crate::record::{Case, Results};
 use crate::registry::Transports;
 use crate::session::{Options, Session};
@@ -42,11 +42,13 @@ pub(crate) fn measure(transports: Transports, options: &Options) -> Result<Resul
         publisher.publish(&[0; 6])?;
         publishers.push(publisher);
     }
-    let other = session.placement.receiver(0);
+    let cores = session.placement.clone();
+    let other = cores.receiver(0);
     let idle = Partner::start("publish-idle", scratch.path(), 0, other)?;
     let bursts = session.options.effort().scale(60);
     let payload = size_of::<Message>();
     session.interleave(COUNTS.len(), |index| {
+        pin(cores.sender())?; // the probe has left it
         let mut times = Vec::new();
         for _ in 0..bursts {
             let begin_ns = monotonic_ns();
@@ -55,6 +57,7 @@ pub(crate) fn measure(transports: Transports, options: &Options) -> Result<Resul
             }
             times.push((monotonic_ns() - begin_ns) as f64 / BURST as f64);
         }
+        cores.release()?;
         let values = BTreeMap::from([("publish_ns".to_owned(), median(&mut times))]);
         let (receivers, transport) = (COUNTS[index], SHMBUS_NAME.to_owned());
         let variant = String::new();
