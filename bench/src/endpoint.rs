@@ -28,8 +28,10 @@ pub(crate) enum Work {
     Stream { for_ns: u64 },
     /// One at each of these times, whatever happened to those before it.
     Paced { interval_ns: u64, messages: u64 },
-    /// The same, but latency counts from when the message was written.
-    HandOver { interval_ns: u64, messages: u64 },
+    /// One after each pause, however late the one before was, so that the receiver has done with that. Latency counts from just before it is sent.
+    Spaced { pause_ns: u64, messages: u64 },
+    /// The same, but latency counts from when the message was written where it is read.
+    HandOver { pause_ns: u64, messages: u64 },
 }
 
 /// How a message comes into the transport and out of it.
@@ -106,6 +108,8 @@ pub(crate) struct Report {
     /// Of a round trip, without a clock: the median of the means of short stretches.
     pub(crate) mean_ns: f64,
     pub(crate) latency: Latency,
+    /// Messages a second of a receiver, while nobody interrupted it or its sender: [`steady`].
+    pub(crate) steady_per_s: f64,
 }
 
 /// The steps of an endpoint, as its parent sees them.
@@ -211,7 +215,15 @@ fn play_shaped<T: Transport>(
 impl Report {
     fn new(messages: u64, span_ns: u64, cpu_before_ns: u64) -> Result<Report> {
         let cpu_ns = cpu_time_ns().saturating_sub(cpu_before_ns);
-        Ok(Report { messages, missed: 0, span_ns, cpu_ns, mean_ns: 0.0, latency: Latency::new()? })
+        Ok(Report {
+            messages,
+            missed: 0,
+            span_ns,
+            cpu_ns,
+            mean_ns: 0.0,
+            latency: Latency::new()?,
+            steady_per_s: 0.0,
+        })
     }
 }
 
@@ -245,10 +257,17 @@ fn source(
                 sent += 1;
             }
         }
-        Work::HandOver { interval_ns, messages } => {
-            let schedule = Schedule { start_ns: begin_ns + 2_000_000, interval_ns };
+        Work::Spaced { pause_ns, messages } => {
             while sent < messages {
-                wait_until(schedule.due_ns(sent), &task.channel);
+                wait_until(monotonic_ns() + pause_ns, &task.channel);
+                let now_ns = monotonic_ns();
+                send(&mut sender, task.form, shape, &mut buffer, sent, now_ns)?;
+                sent += 1;
+            }
+        }
+        Work::HandOver { pause_ns, messages } => {
+            while sent < messages {
+                wait_until(monotonic_ns() + pause_ns, &task.channel);
                 sender.send_in_place(shape.len(), |bytes| {
                     write_bytes(bytes, sent, 0);
                     if let Some(due) = bytes.get_mut(8..16) {
@@ -329,13 +348,38 @@ fn sink(
     };
     let mut taken = next(&mut receiver, wait, spin, &mut enter)?;
     let first_ns = monotonic_ns();
+    let mut marks_ns = vec![first_ns];
+    let between_marks = ((1 << 18) / len).clamp(1, 4096);
     while taken != Taken::End {
-        taken = next(&mut receiver, wait, spin, &mut enter)?;
+        for _ in 0..between_marks {
+            taken = next(&mut receiver, wait, spin, &mut enter)?;
+            if taken == Taken::End {
+                break;
+            }
+        }
+        marks_ns.push(monotonic_ns());
     }
+    marks_ns.pop(); // less than the others
+    let steady_per_s = steady(&marks_ns, between_marks as u64);
     let span_ns = monotonic_ns() - first_ns;
     ledger.close(lossless)?;
     let report = Report::new(ledger.received, span_ns, cpu_ns)?;
-    Ok(Report { missed: ledger.missed, latency, ..report })
+    Ok(Report { missed: ledger.missed, latency, steady_per_s, ..report })
+}
+
+/// The median of the rates over windows of a millisecond and more; `marks_ns` are the times after each `between` messages. 0 where there is no window.
+fn steady(marks_ns: &[u64], between: u64) -> f64 {
+    const WINDOW_NS: u64 = 1_000_000;
+    let mut rates = Vec::new();
+    let (mut begin_ns, mut count) = (marks_ns.first().copied().unwrap_or(0), 0);
+    for &mark_ns in marks_ns.iter().skip(1) {
+        count += between;
+        if mark_ns - begin_ns >= WINDOW_NS {
+            rates.push(count as f64 * 1e9 / (mark_ns - begin_ns) as f64);
+            (begin_ns, count) = (mark_ns, 0);
+        }
+    }
+    if rates.is_empty() { 0.0 } else { median(&mut rates) }
 }
 
 /// Trips of which the mean is taken: few enough that most stretches are not interrupted.
@@ -406,5 +450,19 @@ fn echo(task: &Task, mut sender: impl Sender, mut receiver: impl Receiver) -> Re
             return Report::new(echoed, 0, cpu_ns);
         }
         echoed += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_steady_rate_is_that_of_most_windows() {
+        // 100 messages every 0.5 ms, but for one pause of a second.
+        let mut marks_ns: Vec<u64> = (0..100).map(|n| n * 500_000).collect();
+        marks_ns.iter_mut().skip(40).for_each(|mark_ns| *mark_ns += 1_000_000_000);
+        assert_eq!(steady(&marks_ns, 100), 200_000.0);
+        assert_eq!((steady(&[], 100), steady(&[5], 100), steady(&[5, 6], 100)), (0.0, 0.0, 0.0));
     }
 }

@@ -32,6 +32,8 @@ pub(crate) struct Outcome {
     pub(crate) received: Vec<u64>,
     /// Messages a second of each receiver.
     pub(crate) rates: Vec<f64>,
+    /// The same while nobody interrupts, of the slowest.
+    pub(crate) steady_per_s: f64,
     /// By all receivers.
     pub(crate) missed: u64,
     /// Of all receivers, or of round trips.
@@ -123,8 +125,11 @@ impl Run {
         let work = match self.work {
             Work::RoundTrip { .. } => Duration::from_secs(30),
             Work::Stream { for_ns } => Duration::from_nanos(for_ns),
-            Work::Paced { interval_ns, messages } | Work::HandOver { interval_ns, messages } => {
-                Duration::from_nanos(interval_ns.saturating_mul(messages))
+            Work::Paced { interval_ns: each_ns, messages }
+            | Work::Spaced { pause_ns: each_ns, messages }
+            | Work::HandOver { pause_ns: each_ns, messages } => {
+                // What is sent takes time as well.
+                Duration::from_nanos(each_ns.saturating_mul(messages).saturating_mul(4))
             }
         };
         let deadline = Instant::now() + PATIENCE + work;
@@ -153,6 +158,10 @@ impl Run {
                 .iter()
                 .map(|report| report.messages as f64 / (report.span_ns.max(1) as f64 / 1e9))
                 .collect(),
+            steady_per_s: others
+                .iter()
+                .map(|report| report.steady_per_s)
+                .fold(f64::INFINITY, f64::min),
             missed: others.iter().map(|report| report.missed).sum(),
             latency,
             mean_ns: first.mean_ns,

@@ -167,11 +167,10 @@ impl Session {
     pub(crate) fn plan(&mut self, variant: &str, run: Run, plans: &mut Vec<Planned>) {
         let Run { transport, payload, receivers, wait, .. } = run;
         if let Some(lack) = run.lack() {
-            let what = if variant.is_empty() { String::new() } else { format!(", {variant}") };
-            let name = transport.name();
-            let wait = wait.name();
-            let note = format!("{name} ({wait}{what}, {payload} B to {receivers}): {lack}");
-            self.results.left_out.push(note);
+            let note = format!("{}: {lack}", transport.name());
+            if !self.results.left_out.contains(&note) {
+                self.results.left_out.push(note);
+            }
             return;
         }
         let transport = transport.name().to_owned();
@@ -237,7 +236,8 @@ impl Session {
                     let ratio = time_ns / ((before_ns + after_ns) / 2.0);
                     values.insert("per_probe".to_owned(), ratio);
                 }
-                // JSON has no NaN.
+                // A rate that was not measured is none; JSON has no NaN.
+                values.retain(|name, value| name != "steady_per_s" || *value > 0.0);
                 values.retain(|_, value| value.is_finite());
                 let probe_ns = probe_ns.map(|ns| if ns.is_finite() { ns } else { 0.0 });
                 let record = Record { round, case, probe_ns, class, oversubscribed, values };
@@ -294,6 +294,7 @@ pub(crate) fn rate_values(run: &Run, outcome: &Outcome) -> BTreeMap<String, f64>
     let share = outcome.received.iter().map(|&count| count as f64 / sent.max(1.0));
     BTreeMap::from([
         ("rate_per_s".to_owned(), outcome.slowest()),
+        ("steady_per_s".to_owned(), outcome.steady_per_s),
         ("bytes_per_s".to_owned(), outcome.slowest() * run.payload as f64),
         ("missed".to_owned(), outcome.missed as f64),
         ("received_share".to_owned(), share.fold(1.0, f64::min)),

@@ -111,8 +111,8 @@ impl Abilities {
         match wait {
             Wait::Block if !self.blocks => Some("cannot sleep"),
             Wait::Spin if !self.spins => Some("cannot poll"),
-            _ if payload > self.payload_max => Some("message too long"),
-            _ if receivers > self.receivers_max => Some("too many receivers"),
+            _ if payload > self.payload_max => Some("not for messages as long as the longest"),
+            _ if receivers > self.receivers_max => Some("not for as many receivers"),
             _ => None,
         }
     }

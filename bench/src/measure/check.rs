@@ -16,7 +16,8 @@ pub(crate) fn measure(transports: Transports, options: &Options) -> Result<()> {
     let session = Session::new("check", transports, options)?;
     let stream = Work::Stream { for_ns: 2_000_000 };
     let paced = Work::Paced { interval_ns: 200_000, messages: 20 };
-    let hand_over = Work::HandOver { interval_ns: 200_000, messages: 20 };
+    let hand_over = Work::HandOver { pause_ns: 200_000, messages: 20 };
+    let spaced = Work::Spaced { pause_ns: 200_000, messages: 20 };
     let round_trip = Work::RoundTrip { trips: 100 };
     for transport in session.transports() {
         let (mut runs, mut messages, mut missed) = (0, 0, 0);
@@ -37,14 +38,16 @@ pub(crate) fn measure(transports: Transports, options: &Options) -> Result<()> {
                     Run { form: Form::Copied, ..plain },
                     Run { form: Form::InPlace, ..plain },
                     Run { work: paced, ..plain },
+                    Run { work: spaced, ..plain },
                     Run { work: hand_over, form: Form::InPlace, ..plain },
                     Run { work: round_trip, ..plain },
                 ];
                 // A time has no room in 8 bytes.
-                let is_timed = |run: &Run| matches!(run.work, Work::Paced { .. });
+                let is_timed =
+                    |run: &Run| matches!(run.work, Work::Paced { .. } | Work::Spaced { .. });
                 let all = all.iter().filter(|run| payload >= 16 || !is_timed(run));
                 // One of a long one: they take time.
-                let all = all.take(if payload > 1 << 16 { 1 } else { 7 });
+                let all = all.take(if payload > 1 << 16 { 1 } else { 8 });
                 for run in all.filter(|run| run.lack().is_none()) {
                     let outcome = run.go_on(&session.placement, true).with_context(|| {
                         let name = transport.name();

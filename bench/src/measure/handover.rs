@@ -32,10 +32,9 @@ pub(crate) fn measure(transports: Transports, options: &Options) -> Result<Resul
             if transport.name() != SHMBUS_NAME && transport.name().starts_with(SHMBUS_NAME) {
                 continue; // the same loan and commit
             }
-            // Writing 16 MiB takes some milliseconds.
-            let interval_ns = if payload == LARGE { 15_000_000 } else { 1_000_000 };
-            let messages = options.effort().scale(if payload == LARGE { 40 } else { 200 }).max(20);
-            let work = Work::HandOver { interval_ns, messages };
+            // Writing 16 MiB takes some milliseconds besides.
+            let messages = options.effort().scale(if payload == LARGE { 60 } else { 400 }).max(20);
+            let work = Work::HandOver { pause_ns: 500_000, messages };
             let (wait, form) = (Wait::Spin, Form::InPlace);
             let run = Run { transport, payload, receivers: 1, wait, work, form, whole: false };
             session.plan("", run, &mut plans);

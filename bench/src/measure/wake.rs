@@ -1,4 +1,4 @@
-//! How long it takes to wake a receiver that sleeps: a message every 200 µs, from when it was due to when its receiver runs. All of them pay the kernel for the same;
+//! How long it takes to wake a receiver that sleeps: a message 200 µs after the one before, from just before it is sent to when its receiver runs. All of them pay the kernel for the same;
 //! the bare futex pays for nothing else.
 
 use anyhow::Result;
@@ -13,7 +13,7 @@ use crate::transport::Wait;
 use crate::transports::{FUTEX, SHMBUS_FENCE};
 
 /// Long enough for a receiver to have gone to sleep.
-const INTERVAL_NS: u64 = 200_000;
+const PAUSE_NS: u64 = 200_000;
 /// The figure's.
 const ROUNDS: usize = 15;
 
@@ -30,7 +30,7 @@ pub(crate) const COLUMNS: [Column; 7] = [
 pub(crate) fn measure(transports: Transports, options: &Options) -> Result<Results> {
     let options = options.with_rounds(ROUNDS);
     let mut session = Session::new("wake", transports, &options)?;
-    let work = Work::Paced { interval_ns: INTERVAL_NS, messages: options.effort().scale(1_000) };
+    let work = Work::Spaced { pause_ns: PAUSE_NS, messages: options.effort().scale(1_000) };
     let (wait, form, payload) = (Wait::Block, Form::Plain, 48);
     let mut plans = Vec::new();
     for transport in session.transports() {

@@ -185,7 +185,7 @@ impl Receiver for Inlet {
     fn receive<R>(&mut self, look: impl FnOnce(&[u8]) -> R) -> Result<R> {
         Ok(match self {
             Inlet::Typed(subscriber) => look(bytemuck::bytes_of(&*subscriber.receive()?)),
-            Inlet::Bytes(subscriber) => look(&*subscriber.receive()?),
+            Inlet::Bytes(subscriber) => look(&subscriber.receive()?),
         })
     }
 }
