@@ -219,7 +219,7 @@ mod tests {
 
     #[test]
     fn a_message_written_at_an_odd_address_is_the_same() {
-        let mut bytes = vec![0; 65];
+        let mut bytes = [0; 65];
         for start in [0, 1] {
             write_bytes(&mut bytes[start..start + 64], 9, 77);
             assert_eq!(bytes[start..start + 64], message(64, 9));
