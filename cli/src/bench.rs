@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-const EXAMPLES: &str = "\
+pub(crate) const EXAMPLES: &str = "\
 Examples:
   shmbus bench latency
   shmbus bench throughput --transports shmbus,pipe,'unix stream'
@@ -12,15 +12,7 @@ Examples:
 Each process of a measurement is pinned to a core; the output says where. Only ratios within one table mean anything on a machine
 that others use too.";
 
-/// Measure shmbus beside pipes, sockets, queues and the limits of the machine
-#[derive(clap::Args)]
-#[command(after_help = EXAMPLES)]
-pub(crate) struct Arguments {
-    #[command(flatten)]
-    arguments: shmbus_bench::Arguments,
-}
-
-pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+pub(crate) fn run(arguments: &shmbus_bench::Arguments) -> Result<()> {
     shmbus_bench::started_as("/proc/self/exe", &["bench"]);
-    shmbus_bench::run(&arguments.arguments)
+    shmbus_bench::run(arguments)
 }

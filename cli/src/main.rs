@@ -78,7 +78,9 @@ enum Command {
     Completions(completions::CompletionsArguments),
     Man(completions::ManArguments),
     Demo(demo::Arguments),
-    Bench(bench::Arguments),
+    /// Measure shmbus beside pipes, sockets, queues and the limits of the machine
+    #[command(after_help = bench::EXAMPLES)]
+    Bench(shmbus_bench::Arguments),
     #[command(hide = true)]
     DemoChild(demo::ChildArguments),
 }
