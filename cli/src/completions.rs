@@ -71,9 +71,13 @@ pub(crate) fn man(command: Command, arguments: &ManArguments) -> Result<()> {
     Ok(())
 }
 
-/// The command without what is hidden.
+/// The program without what is hidden.
 fn shown(command: &Command) -> Command {
-    let mut shown = Command::new("shmbus").version(env!("CARGO_PKG_VERSION"));
+    without_hidden(command).version(env!("CARGO_PKG_VERSION"))
+}
+
+fn without_hidden(command: &Command) -> Command {
+    let mut shown = Command::new(command.get_name().to_owned());
     shown = shown.args(command.get_arguments().cloned());
     if let Some(about) = command.get_about() {
         shown = shown.about(about.clone());
@@ -81,8 +85,12 @@ fn shown(command: &Command) -> Command {
     if let Some(examples) = command.get_after_help() {
         shown = shown.after_help(examples.clone());
     }
+    if let Some(about) = command.get_long_about() {
+        shown = shown.long_about(about.clone());
+    }
     let verbs = command.get_subcommands().filter(|verb| !verb.is_hide_set());
-    shown.subcommand_required(true).subcommands(verbs.cloned())
+    let has_verbs = command.has_subcommands();
+    shown.subcommand_required(has_verbs).subcommands(verbs.map(without_hidden))
 }
 
 fn print(bytes: &[u8]) -> Result<()> {

@@ -3,6 +3,7 @@
 //! Results go to standard output, diagnostics to standard error.
 
 mod bandwidth;
+mod bench;
 mod completions;
 mod csv;
 mod delay;
@@ -81,6 +82,9 @@ enum Command {
     Completions(completions::CompletionsArguments),
     Man(completions::ManArguments),
     Demo(demo::Arguments),
+    /// Measure shmbus beside pipes, sockets, queues and the limits of the machine
+    #[command(after_help = bench::EXAMPLES)]
+    Bench(shmbus_bench::Arguments),
     #[command(hide = true)]
     DemoChild(demo::ChildArguments),
 }
@@ -123,6 +127,7 @@ fn run(command: Command, dir: Option<&Path>) -> anyhow::Result<()> {
         Command::Completions(a) => completions::completions(Arguments::command(), &a),
         Command::Man(arguments) => completions::man(Arguments::command(), &arguments),
         Command::Demo(arguments) => demo::run(&directory(dir)?, &arguments),
+        Command::Bench(arguments) => bench::run(&arguments),
         Command::DemoChild(arguments) => demo::run_child(&arguments),
     }
 }

@@ -65,6 +65,7 @@ fn every_command_has_an_example_and_hidden_ones_are_in_no_help() {
         assert!(examples.contains(&format!("shmbus {verb}")), "{verb}: {examples}");
     }
     assert!(!help_of(&place, &["--help"]).contains("demo-child"));
+    assert!(!help_of(&place, &["bench", "--help"]).contains("endpoint"));
 }
 
 #[test]
@@ -76,7 +77,7 @@ fn completions_of_every_shell_know_the_commands_and_not_the_hidden_ones() {
             assert!(script.contains(&verb), "{shell}: {verb}");
         }
         assert!(script.contains("reliable"), "{shell}: options");
-        assert!(!script.contains("demo-child"), "{shell}");
+        assert!(!script.contains("demo-child") && !script.contains("endpoint"), "{shell}");
     }
     // The shell that is here for certain takes it.
     let script =

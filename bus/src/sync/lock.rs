@@ -131,7 +131,7 @@ pub(crate) fn lock(seat: &Seat, deadline_ns: u64) -> Step {
 fn lock_behind(seat: &Seat, deadline_ns: u64) -> Step {
     #[cfg(not(loom))]
     {
-        let mut patience = crate::wait::Patience::new();
+        let mut patience = crate::wait::Patience::of_subscriber();
         while patience.is_left() {
             match step(seat, false) {
                 Step::Held(_) => {}
