@@ -30,7 +30,8 @@ pub(crate) enum Told {
 pub(crate) struct Tree {
     pub(crate) handle: Handle,
     told: Arc<Mutex<Vec<Told>>>,
-    thread: JoinHandle<Result<Report, SupervisorError>>,
+    /// Until it is joined.
+    thread: Option<JoinHandle<Result<Report, SupervisorError>>>,
 }
 
 pub(crate) fn root(stage: &Stage) -> PathBuf {
@@ -60,7 +61,7 @@ impl Tree {
         let handle = supervisor.handle();
         let telling = Arc::clone(&told);
         supervisor.on_event(move |event| telling.lock().unwrap().extend(short(&event)));
-        let thread = std::thread::spawn(move || supervisor.run());
+        let thread = Some(std::thread::spawn(move || supervisor.run()));
         Tree { handle, told, thread }
     }
 
@@ -82,9 +83,9 @@ impl Tree {
     }
 
     /// Waits for the supervisor's end.
-    pub(crate) fn join(self) -> (Result<Report, SupervisorError>, Vec<Told>) {
-        let outcome = self.thread.join().unwrap();
-        (outcome, self.told.lock().unwrap().clone())
+    pub(crate) fn join(mut self) -> (Result<Report, SupervisorError>, Vec<Told>) {
+        let outcome = self.thread.take().unwrap().join().unwrap();
+        (outcome, self.told())
     }
 
     /// Stops it.
@@ -92,6 +93,16 @@ impl Tree {
         self.handle.stop();
         let (outcome, told) = self.join();
         (outcome.unwrap(), told)
+    }
+}
+
+impl Drop for Tree {
+    /// Of a test that fails: others come after it.
+    fn drop(&mut self) {
+        if let Some(thread) = self.thread.take() {
+            (0..2).for_each(|_| self.handle.stop()); // the second time kills
+            let _ = thread.join();
+        }
     }
 }
 

@@ -41,10 +41,12 @@ fn line(shown: &impl std::fmt::Debug) -> String {
     format!("{shown:?}").lines().next().unwrap().to_owned() + "\n"
 }
 
-fn stay() -> ! {
-    loop {
-        std::thread::park();
+/// Stays until it is killed, or the test is over that should have killed it.
+fn stay(root: &Path) -> ! {
+    while root.exists() {
+        std::thread::park_timeout(Duration::from_secs(1));
     }
+    std::process::exit(1)
 }
 
 pub(crate) fn play(arguments: &[String]) -> ! {
@@ -129,7 +131,7 @@ pub(crate) fn play(arguments: &[String]) -> ! {
             let mut publisher = topic.publisher().unwrap();
             publisher.publish(&42).unwrap();
             ready();
-            stay();
+            stay(root);
         }
         // Holds a message, as a reliable subscriber, and is killed with it.
         "hold" | "hold-and-die" => {
@@ -166,5 +168,5 @@ pub(crate) fn play(arguments: &[String]) -> ! {
     if kind.starts_with("errors") || kind == "facts" {
         std::process::exit(0);
     }
-    stay()
+    stay(root)
 }
