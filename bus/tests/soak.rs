@@ -12,10 +12,10 @@
 #[path = "support/board.rs"]
 mod board;
 #[path = "kill_shared/feeds.rs"]
-#[allow(dead_code)] // what only `kill_shared` needs
+#[allow(dead_code)] // what only other programs need
 mod feeds;
 #[path = "support/message.rs"]
-#[allow(dead_code)] // what only other programs need
+#[allow(dead_code)] // as above
 mod message;
 #[path = "support/processes.rs"]
 #[allow(dead_code)] // as above
