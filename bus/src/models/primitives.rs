@@ -258,11 +258,15 @@ fn signal_against_set() {
 fn a_signal_whose_waiter_is_killed_when_it_is_woken_goes_to_another() {
     bounded(1, || {
         let [one, two, victim] = processes(signal::give_back, 0);
-        let waiting = thread::spawn(move || one.wait());
+        // Whoever has it and lives hands it on, so that both end.
+        let waiting = thread::spawn(move || {
+            one.wait();
+            signal::set(&one.seat.region);
+        });
         let dying = thread::spawn(move || {
             victim.killed_at("sync.wait.woken", || {
                 victim.wait();
-                signal::set(&victim.seat.region); // it lives, and hands it on
+                signal::set(&victim.seat.region);
             });
         });
         signal::set(&two.seat.region);
