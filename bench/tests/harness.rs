@@ -35,16 +35,18 @@ fn kill(pid: u32) {
 
 /// A run of a minute, two processes of which are in it.
 fn long_run() -> (Child, Vec<u32>) {
-    let child = bench(&["latency", "--full", "--transports", "unix stream"]).spawn().unwrap();
+    let mut child = bench(&["latency", "--full", "--transports", "unix stream"]).spawn().unwrap();
     let deadline = Instant::now() + Duration::from_secs(60);
-    loop {
-        let pids = children(child.id());
-        if pids.len() == 2 {
-            return (child, pids);
-        }
-        assert!(Instant::now() < deadline, "its processes were never seen");
+    let mut pids = Vec::new();
+    while pids.len() != 2 && Instant::now() < deadline {
         std::thread::yield_now();
+        pids = children(child.id());
     }
+    if pids.len() != 2 {
+        let _ = child.kill();
+        panic!("its processes were never seen: {}", child.wait().unwrap());
+    }
+    (child, pids)
 }
 
 #[test]
