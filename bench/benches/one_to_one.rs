@@ -16,6 +16,8 @@ use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use shmbus::{Delivery, Directory, Topic, TopicOptions};
 
 type Message = [u64; 6];
+/// Its name, and the rate at a depth.
+type Way = (&'static str, fn(u64) -> f64);
 
 /// Laps of the ring in one run: a millisecond or so, less than a time slice, so that most runs are not interrupted.
 const LAPS: u64 = 8;
@@ -25,7 +27,7 @@ fn main() {
     let mut number = |default| arguments.next().map_or(default, |text| text.parse().unwrap());
     let (rounds, depth) = (number(101), number(4096));
     println!("million messages of 48 bytes a second, one to one, depth {depth}, {rounds} rounds:");
-    let ways: [(&str, fn(u64) -> f64); 4] = [
+    let ways: [Way; 4] = [
         ("shmbus", shmbus_one_by_one),
         ("shmbus, received in batches", shmbus_batches),
         ("by hand, head and tail", head_and_tail),

@@ -192,7 +192,7 @@ impl<T: Payload + ?Sized> Publisher<T> {
     }
 
     /// Makes what was written in the next slot of an exclusive topic a message.
-    #[inline(always)] // a call would cost a fifth of a publish
+    #[inline(always)] // no call, and nothing saved and reloaded around it, for each message
     fn commit(&mut self, len: u32) -> u64 {
         let region = &*self.participant.region;
         let timestamp_ns = region.geometry().timestamp.then(now_ns);
