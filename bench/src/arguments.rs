@@ -13,7 +13,8 @@ use crate::registry::Transports;
 use crate::session::Options;
 use crate::table::Table;
 use crate::{
-    OWN, endpoint, observers, placement, probe, publish_all, publish_cost, report, round_trip,
+    OWN, endpoint, locks, observers, placement, probe, publish_all, publish_cost, report,
+    round_trip,
 };
 
 /// Which measurement, and its options.
@@ -92,6 +93,12 @@ enum Measurement {
         #[arg(long, default_value_t = 1001)]
         rounds: usize,
     },
+    /// Locks across processes, alone and contended, beside pthread, sem_t and flock. Figure: RobustMutex / robust pthread mutex
+    Locks {
+        /// Rounds; each measures all of them
+        #[arg(long, default_value_t = 301)]
+        rounds: usize,
+    },
     /// Round trip of 48 bytes between two processes that poll. Figure: round trip / cache-line ping-pong, in parts of what it may be
     RoundTrip {
         /// Rounds; each measures the ping-pong before and after
@@ -167,6 +174,7 @@ pub fn run_with(transports: Transports, arguments: &Arguments) -> Result<()> {
         Measurement::PublishCost { rounds } => publish_cost::run(*rounds),
         Measurement::Observers { rounds } => observers::run(*rounds),
         Measurement::PublishAll { rounds } => publish_all::run(*rounds),
+        Measurement::Locks { rounds } => locks::run(*rounds),
         Measurement::RoundTrip { rounds, wake } => round_trip::run(*rounds, *wake),
         Measurement::Partner { role, directory, count, core } => {
             partner(role, directory, *count, core)
@@ -215,6 +223,7 @@ fn partner(role: &str, directory: &Path, count: u64, core: &str) -> Result<()> {
         "recovery-publisher" | "recovery-claimant" | "recovery-standby" => {
             recovery::partner(role, directory)
         }
+        "locks" => locks::partner(directory, count),
         "ping-pong" => probe::partner(directory, count),
         other => bail!("there is no partner {other}"),
     }

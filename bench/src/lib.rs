@@ -13,6 +13,7 @@ mod arguments;
 mod children;
 mod endpoint;
 mod latency;
+mod locks;
 mod measure;
 mod message;
 mod observers;
