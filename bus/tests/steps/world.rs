@@ -478,7 +478,7 @@ impl Scene for World {
         self.publish(1);
         drop(successors);
         self.stood.push(begin.elapsed());
-        if end == End::Killed {
+        if end != End::Done {
             self.newcomers.clear();
         }
         if !self.newcomers.is_empty() {
