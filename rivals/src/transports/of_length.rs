@@ -20,6 +20,7 @@ pub(crate) trait Typed: Send + Sync + 'static {
     }
     fn listen<const N: usize>(&self, channel: &Channel, index: usize) -> Result<Self::Receiver<N>>;
     fn connect<const N: usize>(&self, channel: &Channel) -> Result<Self::Sender<N>>;
+    fn remove(&self, _channel: &Channel) {}
 }
 
 /// The end that sends, for one type.
@@ -82,6 +83,10 @@ impl<T: Typed> Transport for OfLength<T> {
             48 => Ends::L48(self.0.connect(channel)?),
             len => Ends::L64(self.0.connect(channel)?, len),
         })
+    }
+
+    fn remove(&self, channel: &Channel) {
+        self.0.remove(channel);
     }
 }
 
