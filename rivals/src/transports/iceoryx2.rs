@@ -34,22 +34,37 @@ struct Services<const N: usize> {
     _node: Node<Here>,
 }
 
-/// The files of one run are below its directory; those in `/dev/shm` have the directory's name in theirs.
-fn config(channel: &Channel) -> Result<Config> {
+/// What names of files in `/dev/shm` begin with, for a run in this directory.
+fn prefix(directory: &std::path::Path) -> String {
+    let name = directory.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    format!("{name}-iceoryx2-")
+}
+
+/// A node whose files are below `directory`, or have its name in theirs.
+pub(crate) fn node(directory: &std::path::Path) -> Result<Node<Here>> {
+    set_log_level(LogLevel::Error);
     let mut config = Config::default();
-    let root = channel.directory.to_str().unwrap_or_default();
-    let prefix = channel.directory.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let root = directory.to_str().unwrap_or_default();
     config.global.set_root_path(&Path::new(root.as_bytes())?);
-    config.global.prefix = FileName::new(format!("{prefix}-").as_bytes())?;
-    Ok(config)
+    config.global.prefix = FileName::new(prefix(directory).as_bytes())?;
+    Ok(NodeBuilder::new()
+        .config(&config)
+        .signal_handling_mode(SignalHandlingMode::Disabled)
+        .create()?)
+}
+
+/// Removes what killed processes of a run in `directory` have left in `/dev/shm`.
+pub(crate) fn sweep(directory: &std::path::Path) {
+    let prefix = prefix(directory);
+    for entry in std::fs::read_dir("/dev/shm").into_iter().flatten().flatten() {
+        if entry.file_name().to_string_lossy().starts_with(&prefix) {
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
 }
 
 fn services<const N: usize>(channel: &Channel) -> Result<Services<N>> {
-    set_log_level(LogLevel::Error);
-    let node = NodeBuilder::new()
-        .config(&config(channel)?)
-        .signal_handling_mode(SignalHandlingMode::Disabled)
-        .create::<Here>()?;
+    let node = node(&channel.directory)?;
     let name: ServiceName = channel.name.as_str().try_into()?;
     let messages = node
         .service_builder(&name)
@@ -86,6 +101,10 @@ impl Typed for Iceoryx2 {
 
     fn abilities(&self) -> Abilities {
         Abilities::STREAM
+    }
+
+    fn remove(&self, channel: &Channel) {
+        sweep(&channel.directory);
     }
 
     fn listen<const N: usize>(&self, channel: &Channel, _index: usize) -> Result<Subscribing<N>> {

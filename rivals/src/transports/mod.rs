@@ -12,12 +12,13 @@ use shmbus_bench::transport::Channel;
 use shmbus_bench::{BARE_RING, SHMBUS, Transports};
 
 use self::bcast::Bcast;
-use self::iceoryx2::Iceoryx2;
+pub(crate) use self::iceoryx2::{Iceoryx2, node, sweep};
 use self::ipc_channel::IpcChannel;
-use self::of_length::OfLength;
+pub(crate) use self::of_length::OfLength;
 use self::outcry::Outcry;
-use self::ringfire::Ringfire;
-use self::shaq::{ShaqBroadcast, ShaqSpsc};
+pub(crate) use self::ringfire::Ringfire;
+pub(crate) use self::shaq::ShaqBroadcast;
+use self::shaq::ShaqSpsc;
 
 /// All, in the order of the tables.
 pub(crate) const ALL: Transports = Transports::new(&[

@@ -20,6 +20,7 @@ pub(crate) trait Typed: Send + Sync + 'static {
     }
     fn listen<const N: usize>(&self, channel: &Channel, index: usize) -> Result<Self::Receiver<N>>;
     fn connect<const N: usize>(&self, channel: &Channel) -> Result<Self::Sender<N>>;
+    fn remove(&self, _channel: &Channel) {}
 }
 
 /// The end that sends, for one type.
@@ -36,12 +37,12 @@ pub(crate) trait Take<const N: usize> {
     fn take<R>(&mut self, look: impl FnOnce(&Words<N>) -> R) -> Result<R>;
 }
 
-/// The same for messages of two lengths, 48 and 64 bytes; shorter ones go in the next longer type. Each more costs a minute of building.
+/// The same for messages of two lengths, 48 and 64 bytes; other ones up to 64 go in the longer type. Each more costs a minute of building.
 pub(crate) struct OfLength<T>(pub(crate) T);
 
-/// One of each length, and how many bytes of it are the message.
+/// One of each length, and how many bytes of it are the message where that is not known when the program is compiled.
 pub(crate) enum Ends<A, B> {
-    L48(A, usize),
+    L48(A),
     L64(B, usize),
 }
 
@@ -65,23 +66,27 @@ impl<T: Typed> Transport for OfLength<T> {
 
     fn create(&self, channel: &Channel) -> Result<()> {
         match channel.payload {
-            ..=48 => self.0.create::<6>(channel),
+            48 => self.0.create::<6>(channel),
             _ => self.0.create::<8>(channel),
         }
     }
 
     fn listen(&self, channel: &Channel, index: usize) -> Result<Receivers<T>> {
         Ok(match channel.payload {
-            len @ ..=48 => Ends::L48(self.0.listen(channel, index)?, len),
+            48 => Ends::L48(self.0.listen(channel, index)?),
             len => Ends::L64(self.0.listen(channel, index)?, len),
         })
     }
 
     fn connect(&self, channel: &Channel) -> Result<Senders<T>> {
         Ok(match channel.payload {
-            len @ ..=48 => Ends::L48(self.0.connect(channel)?, len),
+            48 => Ends::L48(self.0.connect(channel)?),
             len => Ends::L64(self.0.connect(channel)?, len),
         })
+    }
+
+    fn remove(&self, channel: &Channel) {
+        self.0.remove(channel);
     }
 }
 
@@ -110,7 +115,7 @@ impl<A: Put<6>, B: Put<8>> Sender for Ends<A, B> {
     #[inline(always)]
     fn send(&mut self, message: &[u8]) -> Result<()> {
         match self {
-            Ends::L48(sender, _) => put(sender, message),
+            Ends::L48(sender) => put(sender, message),
             Ends::L64(sender, _) => put(sender, message),
         }
     }
@@ -119,7 +124,7 @@ impl<A: Put<6>, B: Put<8>> Sender for Ends<A, B> {
 impl<A: Take<6>, B: Take<8>> Receiver for Ends<A, B> {
     fn accept(&mut self) -> Result<()> {
         match self {
-            Ends::L48(receiver, _) => receiver.accept(),
+            Ends::L48(receiver) => receiver.accept(),
             Ends::L64(receiver, _) => receiver.accept(),
         }
     }
@@ -127,7 +132,7 @@ impl<A: Take<6>, B: Take<8>> Receiver for Ends<A, B> {
     #[inline(always)]
     fn try_receive<R>(&mut self, look: impl FnOnce(&[u8]) -> R) -> Result<Option<R>> {
         match self {
-            Ends::L48(receiver, len) => receiver.try_take(|message| look(part(message, *len))),
+            Ends::L48(receiver) => receiver.try_take(|message| look(part(message, 48))),
             Ends::L64(receiver, len) => receiver.try_take(|message| look(part(message, *len))),
         }
     }
@@ -135,7 +140,7 @@ impl<A: Take<6>, B: Take<8>> Receiver for Ends<A, B> {
     #[inline(always)]
     fn receive<R>(&mut self, look: impl FnOnce(&[u8]) -> R) -> Result<R> {
         match self {
-            Ends::L48(receiver, len) => receiver.take(|message| look(part(message, *len))),
+            Ends::L48(receiver) => receiver.take(|message| look(part(message, 48))),
             Ends::L64(receiver, len) => receiver.take(|message| look(part(message, *len))),
         }
     }
