@@ -18,6 +18,7 @@
 //! | `spawn`      | what a child is and has when it begins, beyond what `Command` can say     |
 //! | `pidfd`      | a child by descriptor                                                     |
 //! | `signal`     | signals that are read from a descriptor                                   |
+//! | `prefetch`   | hints to the cache                                                         |
 //! | `ready`      | sleep until one of several descriptors is ready                           |
 //!
 //! Errors are [`std::io::Error`] with the number the kernel gave; where this crate refuses by
@@ -35,6 +36,7 @@ pub mod life;
 pub mod map;
 pub mod membarrier;
 pub mod pidfd;
+pub mod prefetch;
 pub mod probe;
 pub mod process;
 pub mod ready;

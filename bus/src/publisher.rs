@@ -16,10 +16,11 @@ use crate::participant::Participant;
 use crate::payload::{self, Payload};
 use crate::raw::Raw;
 use crate::recovery::InTheWay;
+use crate::region::Region;
 use crate::repair;
-use crate::ring::exclusive::{Blocked, ExclusiveRing};
+use crate::ring::Corrupt;
+use crate::ring::exclusive::{Blocked, ExclusiveRing, Place};
 use crate::ring::shared::{Claim, SharedRing};
-use crate::ring::{Corrupt, SlotAt};
 use crate::sweep::Turn;
 use crate::wait::Patience;
 
@@ -91,16 +92,18 @@ impl<T: Payload + ?Sized> Publisher<T> {
     fn publish_until(&mut self, message: &T, deadline_ns: u64) -> Result<u64, PublishError> {
         let bytes = message.bytes();
         self.check(bytes.len())?;
-        let at = match self.ring.slot() {
-            Some(at) => at,
+        let place = match self.ring.place() {
+            Some(place) => place,
             None if self.shared.is_some() => return self.publish_shared(bytes, deadline_ns),
             None => self.open(deadline_ns)?,
         };
-        // SAFETY: `at` is the next slot of the only publisher; `check` has compared the length; the region is mapped for
+        let region = &*self.participant.region;
+        payload::fetch_ahead(region, place.at);
+        // SAFETY: `place` is the next slot of the only publisher; `check` has compared the length; the region is mapped for
         // writing (`Topic::publisher`).
-        unsafe { payload::write(&self.participant.region, at, bytes) };
+        unsafe { payload::write::<T>(region, place.at, bytes) };
         crash::point("publish.written");
-        Ok(self.commit(bytes.len() as u32))
+        Ok(commit(&mut self.ring, region, place, bytes.len() as u32, self.barrier))
     }
 
     /// Whether a message of `len` bytes may be published from here.
@@ -165,8 +168,8 @@ impl<T: Payload + ?Sized> Publisher<T> {
     fn publish_untold(&mut self, message: &T, untold: &mut bool) -> Result<u64, PublishError> {
         let bytes = message.bytes();
         self.check(bytes.len())?;
-        let at = match self.ring.slot() {
-            Some(at) => at,
+        let place = match self.ring.place() {
+            Some(place) => place,
             None if self.shared.is_some() => return self.publish_shared(bytes, FOREVER),
             None => {
                 self.tell(untold); // before anybody is waited for
@@ -174,11 +177,12 @@ impl<T: Payload + ?Sized> Publisher<T> {
             }
         };
         let region = &*self.participant.region;
+        payload::fetch_ahead(region, place.at);
         // SAFETY: as in `publish_until`.
-        unsafe { payload::write(region, at, bytes) };
+        unsafe { payload::write::<T>(region, place.at, bytes) };
         let timestamp_ns = region.geometry().timestamp.then(now_ns);
         *untold = true;
-        Ok(self.ring.stamp(region, bytes.len() as u32, timestamp_ns))
+        Ok(self.ring.stamp(region, place, bytes.len() as u32, timestamp_ns))
     }
 
     /// Shows the head and rings, if there is something to tell.
@@ -191,20 +195,10 @@ impl<T: Payload + ?Sized> Publisher<T> {
         }
     }
 
-    /// Makes what was written in the next slot of an exclusive topic a message.
-    #[inline(always)] // no call, and nothing saved and reloaded around it, for each message
-    fn commit(&mut self, len: u32) -> u64 {
-        let region = &*self.participant.region;
-        let timestamp_ns = region.geometry().timestamp.then(now_ns);
-        let sequence = self.ring.commit(region, len, timestamp_ns);
-        region.control().subscribers_bell.0.ring(self.barrier);
-        sequence
-    }
-
     /// Opens the next block of an exclusive topic.
     #[cold]
     #[inline(never)]
-    fn open(&mut self, deadline_ns: u64) -> Result<SlotAt, PublishError> {
+    fn open(&mut self, deadline_ns: u64) -> Result<Place, PublishError> {
         self.when_there_is_room(deadline_ns, |publisher| {
             publisher.ring.open(&publisher.participant.region)
         })
@@ -225,7 +219,7 @@ impl<T: Payload + ?Sized> Publisher<T> {
             let claim = self.claim(deadline_ns)?;
             // SAFETY: the slot of a claimed sequence is its owner's until it is stamped, and its block is pinned even if the claim
             // is revoked; `check` has compared the length; the region is mapped for writing.
-            unsafe { payload::write(&self.participant.region, claim.slot, bytes) };
+            unsafe { payload::write::<T>(&self.participant.region, claim.slot, bytes) };
             crash::point("shared.written");
             if let Some(sequence) = self.commit_claim(claim, bytes.len() as u32) {
                 return Ok(sequence);
@@ -254,7 +248,11 @@ impl<T: Payload + ?Sized> Publisher<T> {
         }
         crash::point("loan.written");
         match claim {
-            None => Ok(self.commit(message.bytes().len() as u32)),
+            None => {
+                let (region, len) = (&*self.participant.region, message.bytes().len() as u32);
+                let place = self.ring.written();
+                Ok(commit(&mut self.ring, region, place, len, self.barrier))
+            }
             Some(claim) => self.commit_shared_loan(message.bytes(), claim),
         }
     }
@@ -352,13 +350,13 @@ impl<T: Payload + ?Sized> Publisher<T> {
     #[inline(always)] // so that a message built by the caller is built in its slot
     fn loan_bytes(&mut self, len: usize) -> Result<Loan<'_, T>, PublishError> {
         self.check(len)?;
-        let (at, claim) = match self.ring.slot() {
-            Some(at) => (at, None),
+        let (at, claim) = match self.ring.place() {
+            Some(place) => (place.at, None),
             None if self.shared.is_some() => {
                 let claim = self.claim(FOREVER)?;
                 (claim.slot, Some(claim))
             }
-            None => (self.open(FOREVER)?, None),
+            None => (self.open(FOREVER)?.at, None),
         };
         let region = &self.participant.region;
         // SAFETY: `at` is the next slot of the only publisher, or that of a claimed sequence, whose block is pinned until the next claim; the loan
@@ -366,8 +364,26 @@ impl<T: Payload + ?Sized> Publisher<T> {
         let message = unsafe { payload::write_in_place(region, at, len) };
         // Size and alignment were compared when the topic was opened.
         let message = message.ok_or(Corrupt::Table)?;
+        if claim.is_none() {
+            payload::fetch_ahead(region, at);
+        }
         Ok(Loan::new(self, message, claim))
     }
+}
+
+/// Makes what was written at the `place` of an exclusive ring a message, and tells subscribers.
+#[inline(always)] // no call, and nothing saved and reloaded around it, for each message
+fn commit(
+    ring: &mut ExclusiveRing,
+    region: &Region,
+    place: Place,
+    len: u32,
+    barrier: Barrier,
+) -> u64 {
+    let timestamp_ns = region.geometry().timestamp.then(now_ns);
+    let sequence = ring.commit(region, place, len, timestamp_ns);
+    region.control().subscribers_bell.0.ring(barrier);
+    sequence
 }
 
 /// The time of a commit, out of the way of those that carry none.

@@ -69,15 +69,15 @@ fn publisher(region: &Region) -> ExclusiveRing {
 
 /// As `Publisher::publish`, without the bell.
 fn publish(ring: &mut ExclusiveRing, region: &Region) -> Result<u64, Blocked> {
-    let at = match ring.slot() {
-        Some(at) => at,
+    let place = match ring.place() {
+        Some(place) => place,
         None => ring.open(region)?,
     };
     let value = content(ring.sequence());
     // SAFETY: loom checks that nobody else accesses the cell meanwhile.
-    region.slot(at).payload.with_mut(|payload| unsafe { *payload = value });
+    region.slot(place.at).payload.with_mut(|payload| unsafe { *payload = value });
     crash::point("publish.written");
-    Ok(ring.commit(region, 8, None))
+    Ok(ring.commit(region, place, 8, None))
 }
 
 fn payload(region: &Region, at: SlotAt) -> u64 {

@@ -80,9 +80,9 @@ impl Blocks {
 
 /// The spares as an exclusive publisher keeps them: private, in the order in which they were freed.
 pub(crate) struct Spares {
-    /// Left the table; perhaps still pinned.
+    /// Left the table; perhaps still pinned. The most recently freed one last.
     unproven: Vec<Block>,
-    /// Seen unpinned since; the most recently freed one last.
+    /// Seen unpinned since; the most recently freed one first.
     proven: Vec<Block>,
     pinned: Blocks,
 }
@@ -105,14 +105,17 @@ impl Spares {
             }
         }
         let mut unproven = Vec::with_capacity(geometry.spares as usize + 1);
-        for index in (0..geometry.physical()).rev().filter(|index| !named.contains(*index)) {
+        for index in (0..geometry.physical()).filter(|index| !named.contains(*index)) {
             unproven.push(geometry.block(u64::from(index))?);
         }
         let proven = Vec::with_capacity(geometry.spares as usize + 1);
         Ok(Spares { unproven, proven, pinned: Blocks::none_of(geometry) })
     }
 
-    /// A spare that nobody pins, the most recently freed first. The caller has fenced after its last look at the table.
+    /// A spare that nobody pins. The caller has fenced after its last look at the table.
+    ///
+    /// The one that was freed first, so that as long as nobody keeps one back blocks are opened in the order of their addresses, lap for lap: what is written
+    /// next lies behind, for whoever fetches it ahead.
     pub(crate) fn take(&mut self, region: &Region) -> Result<Block, Corrupt> {
         if self.proven.is_empty() {
             self.scan(region);
@@ -138,6 +141,7 @@ impl Spares {
             }
             keep
         });
+        proven.reverse();
     }
 }
 
