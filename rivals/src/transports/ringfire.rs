@@ -9,7 +9,7 @@ use ringfire::{
 };
 use shmbus_bench::transport::{Abilities, Channel, Spin, Wait};
 
-use super::of_length::{Put, Take, Typed, Words};
+use super::of_length::{Batch, Put, Take, Typed, Words};
 
 pub(crate) struct Ringfire {
     pub(crate) lossless: bool,
@@ -20,6 +20,7 @@ pub(crate) struct Producer<const N: usize>(RingProducer<Words<N>>, Option<Spin>)
 pub(crate) struct Consumer<const N: usize> {
     path: PathBuf,
     consumer: Option<RingConsumer<Words<N>>>,
+    batch: Batch<N>,
     wait: FutexWait,
 }
 
@@ -38,7 +39,7 @@ impl Typed for Ringfire {
     fn listen<const N: usize>(&self, channel: &Channel, _index: usize) -> Result<Consumer<N>> {
         // No turns of spinning: whoever is to sleep sleeps. The longest sleep is that of its default.
         let wait = FutexWait::new(0, Some(std::time::Duration::from_millis(50)));
-        Ok(Consumer { path: channel.file("ring"), consumer: None, wait })
+        Ok(Consumer { path: channel.file("ring"), consumer: None, batch: Batch::new(), wait })
     }
 
     fn connect<const N: usize>(&self, channel: &Channel) -> Result<Producer<N>> {
@@ -84,12 +85,15 @@ impl<const N: usize> Take<N> for Consumer<N> {
     #[inline(always)]
     fn try_take<R>(&mut self, look: impl FnOnce(&Words<N>) -> R) -> Result<Option<R>> {
         let consumer = self.consumer.as_mut().context("not accepted")?;
-        Ok(consumer.try_recv().map(|message| look(&message)))
+        Ok(self.batch.next(|into| consumer.recv_batch(into)).map(look))
     }
 
     #[inline(always)]
     fn take<R>(&mut self, look: impl FnOnce(&Words<N>) -> R) -> Result<R> {
         let consumer = self.consumer.as_mut().context("not accepted")?;
+        if let Some(message) = self.batch.next(|into| consumer.recv_batch(into)) {
+            return Ok(look(message));
+        }
         Ok(look(&consumer.recv_blocking(&mut self.wait)))
     }
 }
