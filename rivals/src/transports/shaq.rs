@@ -47,14 +47,17 @@ impl Pause {
 }
 
 /// The queue with one consumer.
-pub(crate) struct ShaqSpsc;
+pub(crate) struct ShaqSpsc {
+    /// Consumers take several at once.
+    pub(crate) batch: bool,
+}
 
 pub(crate) struct SpscProducer<const N: usize>(spsc::Producer<Words<N>>, Pause);
 
 pub(crate) struct SpscConsumer<const N: usize> {
     path: PathBuf,
     consumer: Option<spsc::Consumer<Words<N>>>,
-    batch: Batch<N>,
+    batch: Option<Batch<N>>,
 }
 
 impl Typed for ShaqSpsc {
@@ -62,7 +65,7 @@ impl Typed for ShaqSpsc {
     type Receiver<const N: usize> = SpscConsumer<N>;
 
     fn name(&self) -> &'static str {
-        "shaq spsc"
+        if self.batch { "shaq spsc batch" } else { "shaq spsc" }
     }
 
     fn abilities(&self) -> Abilities {
@@ -70,7 +73,8 @@ impl Typed for ShaqSpsc {
     }
 
     fn listen<const N: usize>(&self, channel: &Channel, _index: usize) -> Result<SpscConsumer<N>> {
-        Ok(SpscConsumer { path: channel.file("queue"), consumer: None, batch: Batch::new() })
+        let batch = self.batch.then(Batch::new);
+        Ok(SpscConsumer { path: channel.file("queue"), consumer: None, batch })
     }
 
     fn connect<const N: usize>(&self, channel: &Channel) -> Result<SpscProducer<N>> {
@@ -102,7 +106,10 @@ impl<const N: usize> Take<N> for SpscConsumer<N> {
     #[inline(always)]
     fn try_take<R>(&mut self, look: impl FnOnce(&Words<N>) -> R) -> Result<Option<R>> {
         let consumer = self.consumer.as_mut().context("not accepted")?;
-        let message = self.batch.next(|into| {
+        let Some(batch) = &mut self.batch else {
+            return Ok(consumer.try_read().map(|message| look(&message)));
+        };
+        let message = batch.next(|into| {
             let batch = consumer.try_reserve_read_batch(Batch::<N>::AT_ONCE);
             batch.map_or(0, |batch| Batch::copy(into, batch.as_slices()))
         });
@@ -112,8 +119,16 @@ impl<const N: usize> Take<N> for SpscConsumer<N> {
     #[inline(always)]
     fn take<R>(&mut self, look: impl FnOnce(&Words<N>) -> R) -> Result<R> {
         let consumer = self.consumer.as_mut().context("not accepted")?;
+        let Some(batch) = &mut self.batch else {
+            loop {
+                match consumer.read_timeout(SLEEP) {
+                    Ok(message) => return Ok(look(&message)),
+                    Err(WaitError::Timeout) => {}
+                }
+            }
+        };
         loop {
-            let message = self.batch.next(|into| {
+            let message = batch.next(|into| {
                 match consumer.reserve_read_batch_timeout(Batch::<N>::AT_ONCE, SLEEP) {
                     Ok(batch) => Batch::copy(into, batch.as_slices()),
                     Err(WaitError::Timeout) => 0,
@@ -127,11 +142,14 @@ impl<const N: usize> Take<N> for SpscConsumer<N> {
 }
 
 /// The queue with many consumers.
-pub(crate) struct ShaqBroadcast;
+pub(crate) struct ShaqBroadcast {
+    /// Consumers take several at once.
+    pub(crate) batch: bool,
+}
 
 pub(crate) struct LaneProducer<const N: usize>(broadcast::Producer<Words<N>>, Pause);
 
-pub(crate) struct LaneConsumer<const N: usize>(broadcast::Consumer<Words<N>>, Batch<N>);
+pub(crate) struct LaneConsumer<const N: usize>(broadcast::Consumer<Words<N>>, Option<Batch<N>>);
 
 fn join<const N: usize>(channel: &Channel) -> Result<Broadcast<Words<N>>> {
     // SAFETY: the parent has made the queue, with the type that follows from the channel's payload, and nobody resizes it; any bytes are a value of that type.
@@ -143,7 +161,7 @@ impl Typed for ShaqBroadcast {
     type Receiver<const N: usize> = LaneConsumer<N>;
 
     fn name(&self) -> &'static str {
-        "shaq broadcast"
+        if self.batch { "shaq broadcast batch" } else { "shaq broadcast" }
     }
 
     fn abilities(&self) -> Abilities {
@@ -163,7 +181,7 @@ impl Typed for ShaqBroadcast {
     }
 
     fn listen<const N: usize>(&self, channel: &Channel, _index: usize) -> Result<LaneConsumer<N>> {
-        Ok(LaneConsumer(join(channel)?.consumer()?, Batch::new()))
+        Ok(LaneConsumer(join(channel)?.consumer()?, self.batch.then(Batch::new)))
     }
 
     fn connect<const N: usize>(&self, channel: &Channel) -> Result<LaneProducer<N>> {
@@ -184,7 +202,9 @@ impl<const N: usize> Put<N> for LaneProducer<N> {
 impl<const N: usize> Take<N> for LaneConsumer<N> {
     #[inline(always)]
     fn try_take<R>(&mut self, look: impl FnOnce(&Words<N>) -> R) -> Result<Option<R>> {
-        let LaneConsumer(consumer, batch) = self;
+        let LaneConsumer(consumer, Some(batch)) = self else {
+            return Ok(self.0.try_reserve_read().map(|guard| look(guard.as_ref())));
+        };
         let message = batch.next(|into| {
             let batch = consumer.try_reserve_read_batch(Batch::<N>::AT_ONCE);
             batch.map_or(0, |batch| Batch::copy(into, batch.as_slices()))
@@ -194,7 +214,14 @@ impl<const N: usize> Take<N> for LaneConsumer<N> {
 
     #[inline(always)]
     fn take<R>(&mut self, look: impl FnOnce(&Words<N>) -> R) -> Result<R> {
-        let LaneConsumer(consumer, batch) = self;
+        let LaneConsumer(consumer, Some(batch)) = self else {
+            loop {
+                match self.0.reserve_read_timeout(SLEEP) {
+                    Ok(guard) => return Ok(look(guard.as_ref())),
+                    Err(WaitError::Timeout) => {}
+                }
+            }
+        };
         loop {
             let message = batch.next(|into| {
                 match consumer.reserve_read_batch_timeout(Batch::<N>::AT_ONCE, SLEEP) {
