@@ -15,7 +15,10 @@ const NS_PER_S: u64 = 1_000_000_000;
 pub fn monotonic_ns() -> u64 {
     let now_ns = to_ns(clock_gettime(ClockId::Monotonic));
     #[cfg(feature = "internals")]
-    let now_ns = now_ns + AHEAD_NS.load(std::sync::atomic::Ordering::Relaxed);
+    let now_ns = match STANDS_AT_NS.load(std::sync::atomic::Ordering::Relaxed) {
+        0 => now_ns + AHEAD_NS.load(std::sync::atomic::Ordering::Relaxed),
+        stands_at_ns => stands_at_ns,
+    };
     now_ns
 }
 
@@ -28,6 +31,17 @@ static AHEAD_NS: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::ne
 #[doc(hidden)]
 pub fn advance_ns(ns: u64) {
     AHEAD_NS.fetch_add(ns, std::sync::atomic::Ordering::Relaxed);
+}
+
+#[cfg(feature = "internals")]
+static STANDS_AT_NS: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
+
+/// Has [`monotonic_ns`] of this process say `ns` from here on, so that its way does not depend on how fast it goes. The kernel's clock goes on:
+/// a sleep ends when that has come to its deadline.
+#[cfg(feature = "internals")]
+#[doc(hidden)]
+pub fn stand_at_ns(ns: u64) {
+    STANDS_AT_NS.store(ns, std::sync::atomic::Ordering::Relaxed);
 }
 
 /// The time of `CLOCK_REALTIME`, in nanoseconds since 1970. It may be set back or jump: for people,

@@ -34,7 +34,7 @@ use crate::wait;
 /// - While an exclusive guard lives, no other `FileLock`, in any process or thread, has a guard on any of its bytes; while a shared one lives, none has an exclusive one.
 /// - The lock ends with its guard, and with the process however it dies; with an exec; never before. A child that was forked does not keep it: there each call answers
 ///   [`Forked`](FileLockError::Forked), and dropping a guard does nothing.
-/// - All waiting is in the kernel. A deadline costs a thread for as long as the wait (some 50 us where something is in the way).
+/// - All waiting is in the kernel. A deadline costs a thread for as long as the wait, where something is in the way.
 ///
 /// # What it does not
 /// - **Keep anybody from the file who does not ask.** The locks are advisory: reading and writing go on beside them.

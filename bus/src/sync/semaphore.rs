@@ -54,7 +54,7 @@ use crate::wait::deadline_ns;
 /// Taking one is a mutex inside, for a few instructions, and a look at each member: a process that is *stopped* in those makes others wait, until their deadlines. Giving back
 /// waits for nobody.
 ///
-/// A handle belongs to its thread, and may have several permits. About 30 ns to take and give back with 16 members.
+/// A handle belongs to its thread, and may have several permits. To take and give back costs about 1.5 times what `sem_t` does, with 16 members.
 pub struct Semaphore {
     member: Member,
 }

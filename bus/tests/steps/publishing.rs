@@ -24,6 +24,7 @@ pub(crate) const ROLES: &[Part] = &[
     ("attach_publisher", attach_publisher),
     ("leave_publisher", leave_publisher),
     ("publish", publish),
+    ("publish_asleep", publish_asleep),
     ("idle_reliable", idle_reliable),
     ("sleeper", sleeper),
 ];
@@ -224,10 +225,20 @@ fn publish(role: &Role) {
     one_publish(&mut victim, &mut publisher);
 }
 
+fn publish_asleep(role: &Role) {
+    let mut victim = Victim::new(role);
+    let mut publisher = victim.topic.publisher().unwrap();
+    victim.stop_the_clock();
+    one_publish(&mut victim, &mut publisher);
+}
+
 pub(crate) fn a_publish_that_sleeps_until_there_is_room(plan: &Plan) {
     let (before, wake): (fn(&mut World), _) = (World::fill_up, World::drain);
     let may_sleep = true;
-    test(plan, Operation { role: "publish", in_hand: 1, may_sleep, before, wake, ..EXCLUSIVE });
+    test(
+        plan,
+        Operation { role: "publish_asleep", in_hand: 1, may_sleep, before, wake, ..EXCLUSIVE },
+    );
 }
 
 fn idle_reliable(role: &Role) {

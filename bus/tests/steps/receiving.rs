@@ -89,6 +89,7 @@ pub(crate) fn a_receive_of_a_lapped_subscriber(plan: &Plan) {
 fn receive_asleep(role: &Role) {
     let victim = Victim::new(role);
     let mut subscriber = victim.topic.subscriber(Delivery::Reliable).unwrap();
+    victim.stop_the_clock();
     let sample = between_marks(|| subscriber.receive_timeout(Duration::from_secs(1000)));
     let sample = sample.unwrap().expect("a message");
     victim.seen(sample.sequence(), &sample);

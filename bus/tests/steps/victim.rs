@@ -3,6 +3,7 @@
 use std::sync::atomic::Ordering::SeqCst;
 
 use shmbus::{Publisher, Topic};
+use shmbus_sys::clock;
 
 use crate::message::Message;
 use crate::processes::Role;
@@ -33,6 +34,14 @@ impl Victim<'_> {
     pub(crate) fn confirm(&mut self) {
         self.counter += 1;
         self.role.board.word(CONFIRMED).store(self.counter, SeqCst);
+    }
+
+    /// Its clock stands from here on, at a time that nobody in this topic has come to: whether it looks around, and how often, is not decided by how long
+    /// its steps take. It sleeps until it is woken.
+    pub(crate) fn stop_the_clock(&self) {
+        const STEP_NS: u64 = 1_000_000_000; // a round's time is over in the next one
+        let number = self.feed + 1000;
+        clock::stand_at_ns(clock::monotonic_ns() + number * STEP_NS);
     }
 
     pub(crate) fn publish(&mut self, publisher: &mut Publisher<Message>) {
