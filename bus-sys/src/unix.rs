@@ -4,7 +4,7 @@
 //! Every descriptor made or received is `O_CLOEXEC`. What a peer sends is bytes and descriptors of its choice; nothing here looks
 //! at either.
 
-#![allow(unsafe_code)] // SO_PEERCRED: rustix's process id cannot be 0, a peer's can
+#![allow(unsafe_code)] // SO_PEERCRED: rustix's process id cannot be 0, a peer's can; SIOCOUTQ: rustix has none
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -132,6 +132,18 @@ pub fn receive_descriptors(
         return Err(io::ErrorKind::InvalidData.into());
     }
     Ok((message.bytes, fds))
+}
+
+/// Whether something that was sent through `socket` has not been received yet: it is there, with its descriptors, until the other end receives it or
+/// is closed everywhere. See `SIOCOUTQ` in [unix(7)](https://man7.org/linux/man-pages/man7/unix.7.html).
+pub fn is_unread(socket: BorrowedFd<'_>) -> io::Result<bool> {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: an open descriptor, and the integer that the call writes.
+    let done = unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
+    if done == -1 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(bytes > 0)
 }
 
 /// What [`wait`] has found about a socket.

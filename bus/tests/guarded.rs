@@ -10,14 +10,15 @@ mod random;
 #[path = "guarded/support.rs"]
 mod support;
 
+use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use attacker::Seat;
 use shmbus::process::CommandExt;
 use shmbus::{
-    AttachError, Delivery, GuardedTopic, OpenError, Policy, PublishError, Publishers, ReceiveError,
-    Rule, Start, Topic, TopicOptions, TryPublishError,
+    AttachError, Broker, Delivery, GuardedTopic, OpenError, Policy, PublishError, Publishers,
+    ReceiveError, Rule, Start, Topic, TopicOptions, TryPublishError,
 };
 use support::{Player, Served, me};
 
@@ -226,6 +227,39 @@ fn a_publisher_that_waits_says_so_on_the_pages_of_all_whom_it_waits_for_and_take
     assert!(matches!(outcome, Err(PublishError::TimedOut)), "{outcome:?}");
     assert_eq!(seen, [true; 2]);
     assert_eq!(frozen.map(|seat| seat.is_waited_for()), [false; 2]);
+}
+
+#[test]
+fn an_answer_that_is_never_read_counts_as_a_connection_also_when_it_was_shut_down() {
+    let served = serve(everything());
+    let mut kept = attacker::answers_that_are_kept(served.socket(), NAME, 20);
+    assert_eq!(kept.len(), 8, "as many connections as one user has");
+    assert!(Topic::<u64>::connect(served.socket(), NAME).is_err());
+    kept.clear();
+    // The broker looks now and then.
+    let begin = Instant::now();
+    while Topic::<u64>::connect(served.socket(), NAME).is_err() {
+        assert!(begin.elapsed() < Duration::from_secs(60), "they are counted for ever");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn a_second_broker_gets_no_socket_where_one_listens_and_replaces_that_of_one_that_is_gone() {
+    let served = serve(everything());
+    let second = Broker::listen(served.socket()).err().map(|error| error.kind());
+    assert_eq!(second, Some(std::io::ErrorKind::AddrInUse));
+    Topic::<u64>::connect(served.socket(), NAME).unwrap();
+    let open = std::fs::Permissions::from_mode(0o777);
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(directory.path(), open).unwrap();
+    let refused = Broker::listen(&directory.path().join("broker")).err().map(|error| error.kind());
+    assert_eq!(refused, Some(std::io::ErrorKind::PermissionDenied), "anybody could replace it");
+    let private = tempfile::tempdir().unwrap();
+    let socket = private.path().join("broker");
+    drop(Broker::listen(&socket).unwrap()); // as if it were killed: the socket stays
+    assert!(socket.exists());
+    Broker::listen(&socket).unwrap();
 }
 
 #[test]

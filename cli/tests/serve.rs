@@ -118,12 +118,14 @@ fn a_worker_ends_when_its_keeper_is_killed() {
     let place = Place::new();
     let mut keeper: Running = place.start(&["serve", "--config", &config(&place)]);
     let mut lines = BufReader::new(keeper.stderr()).lines();
-    let pid = worker(&mut lines);
+    worker(&mut lines);
     keeper.signal(Signal::KILL);
     drop(keeper);
     // Its standard error is the keeper's: that it ends is the end of the lines.
     assert!(lines.all(|line| line.is_ok()));
-    let _ = pid;
-    let again = place.start(&["serve", "--config", &config(&place)]);
-    drop(again);
+    // The socket that it left is replaced.
+    assert!(place.file("broker").exists());
+    let mut again = place.start(&["serve", "--config", &config(&place)]);
+    worker(&mut BufReader::new(again.stderr()).lines());
+    Topic::<u64>::connect(place.file("broker"), "t").unwrap();
 }

@@ -25,6 +25,7 @@ use crate::bell::Barrier;
 use crate::control::files::GuardedTopic;
 use crate::control::message::{Answer, Operation, REQUEST_LEN, Request, Status};
 use crate::control::policy::{Policy, Rule};
+use crate::crash;
 use crate::error::OpenError;
 use crate::layout::PAGE_LEASE;
 use crate::region::{EntryIndex, Region};
@@ -35,6 +36,8 @@ const CONNECTIONS_OF_ONE: usize = 8;
 const CONNECTIONS: usize = 512;
 /// How long a client has for its request: 1 s.
 const REQUEST_NS: u64 = 1_000_000_000;
+/// Between two looks at whether an answer that was left unread is gone.
+const LINGER: Duration = Duration::from_millis(20);
 const BACKLOG: i32 = 128;
 
 /// Answers who wants to join guarded topics: see `docs/guarded.md`, and `shmbus serve`.
@@ -54,8 +57,18 @@ struct Served {
 struct Connection {
     socket: OwnedFd,
     peer: Peer,
-    /// Until when the request must be there; `None`: it was answered, and the client has not closed yet.
-    deadline_ns: Option<u64>,
+    stage: Stage,
+}
+
+/// How far a connection is.
+#[derive(Clone, Copy)]
+enum Stage {
+    /// The request must be there until then.
+    Asks { deadline_ns: u64 },
+    /// It was answered, and the client has not closed yet.
+    Answered,
+    /// The client has shut it down and has not read the answer: looked at now and then, for nothing tells when its last descriptor is closed.
+    Lingers,
 }
 
 /// An answer that comes with descriptors, and what it is that is passed on.
@@ -143,19 +156,28 @@ impl Broker {
     /// The kernel refuses to wait. What goes wrong with one client ends its connection, and nothing else.
     pub fn turn(&mut self, timeout: Duration) -> io::Result<()> {
         let now_ns = clock::monotonic_ns();
-        let next_ns = self.connections.iter().filter_map(|client| client.deadline_ns).min();
-        let left = next_ns.map(|next_ns| Duration::from_nanos(next_ns.saturating_sub(now_ns)));
+        let left = self.connections.iter().filter_map(|client| match client.stage {
+            Stage::Asks { deadline_ns } => {
+                Some(Duration::from_nanos(deadline_ns.saturating_sub(now_ns)))
+            }
+            Stage::Answered => None,
+            Stage::Lingers => Some(LINGER),
+        });
+        let timeout = left.min().map_or(timeout, |left| left.min(timeout));
+        // Those that linger are behind the others, and would be ready always.
+        self.connections.sort_by_key(|client| matches!(client.stage, Stage::Lingers));
         let mut polled = vec![(self.listener.as_fd(), true)];
-        // Who was answered is waited for only to close.
-        polled.extend(
-            self.connections
-                .iter()
-                .map(|client| (client.socket.as_fd(), client.deadline_ns.is_some())),
-        );
-        let ready = unix::wait(&polled, left.map_or(timeout, |left| left.min(timeout)))?;
+        let told = self.connections.iter().filter_map(|client| match client.stage {
+            Stage::Asks { .. } => Some((client.socket.as_fd(), true)),
+            Stage::Answered => Some((client.socket.as_fd(), false)),
+            Stage::Lingers => None,
+        });
+        polled.extend(told);
+        let ready = unix::wait(&polled, timeout)?;
         let now_ns = clock::monotonic_ns();
-        for (client, ready) in (0..self.connections.len()).zip(&ready[1..]).rev() {
-            if !self.goes_on(client, *ready, now_ns) {
+        for client in (0..self.connections.len()).rev() {
+            let ready = ready.get(client + 1).copied().unwrap_or(Readiness::Closed);
+            if !self.goes_on(client, ready, now_ns) {
                 self.connections.swap_remove(client);
             }
         }
@@ -178,19 +200,25 @@ impl Broker {
             if of_one.count() >= CONNECTIONS_OF_ONE || self.connections.len() >= CONNECTIONS {
                 continue;
             }
-            let deadline_ns = Some(now_ns + REQUEST_NS);
-            self.connections.push(Connection { socket, peer, deadline_ns });
+            let stage = Stage::Asks { deadline_ns: now_ns + REQUEST_NS };
+            self.connections.push(Connection { socket, peer, stage });
         }
     }
 
     /// Whether a connection stays.
     fn goes_on(&mut self, client: usize, ready: Readiness, now_ns: u64) -> bool {
-        let Connection { socket, peer, deadline_ns } = &self.connections[client];
-        match (ready, deadline_ns) {
-            (Readiness::Readable, Some(_)) => {}
-            (Readiness::Closed, _) => return false,
-            (_, Some(deadline_ns)) => return now_ns < *deadline_ns,
-            (_, None) => return true,
+        let Connection { socket, peer, stage } = &self.connections[client];
+        match (ready, *stage) {
+            (Readiness::Readable, Stage::Asks { .. }) => {}
+            (Readiness::Closed, Stage::Asks { .. }) => return false,
+            (_, Stage::Asks { deadline_ns }) => return now_ns < deadline_ns,
+            (Readiness::Closed, _) => {
+                // Closed by its last holder, or shut down by one that keeps it, and in it what it was sent.
+                let is_unread = unix::is_unread(socket.as_fd()).unwrap_or(false);
+                self.connections[client].stage = Stage::Lingers;
+                return is_unread;
+            }
+            (_, _) => return true,
         }
         let mut bytes = [0; REQUEST_LEN + 1]; // a longer one shows
         let len = match unix::receive(socket.as_fd(), &mut bytes) {
@@ -204,7 +232,8 @@ impl Broker {
         let fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
         let sent = unix::send(socket.as_fd(), &answer.bytes(), &fds);
         // Descriptors under way count against this process until the client has read them: it keeps its connection so long.
-        self.connections[client].deadline_ns = None;
+        crash::point("broker.answered");
+        self.connections[client].stage = Stage::Answered;
         sent.is_ok() && answer.status == Status::Done
     }
 
@@ -299,11 +328,13 @@ impl Served {
             if !lease.take(PAGE_LEASE)? {
                 continue;
             }
+            crash::point("broker.leased");
             let mut fds = self.files(Access::ReadOnly)?;
             let most_ns = u64::try_from(rule.patience.as_nanos()).unwrap_or(u64::MAX);
             let patience_ns = if patience_ns == 0 { most_ns } else { patience_ns.min(most_ns) };
             let kind = if reliable { Kind::Reliable } else { Kind::Lossy };
             let generation = self.let_in(index, me, kind, patience_ns).ok_or(Status::Failed)?;
+            crash::point("broker.granted");
             fds.push(lease.into_fd()?);
             return done(index.0, generation, fds);
         }
@@ -330,6 +361,7 @@ impl Served {
             bell.ring(Barrier::Fence); // a publisher that waited for the owner before looks again
         }
         entry.state.store(State { generation, kind: Kind::Joining }.word(), Release); // [entry]
+        crash::point("broker.cleared");
         grant.patience_ns.store(patience_ns, Relaxed);
         grant.state.store(State { generation, kind }.word(), Release); // [grant]: the page as it was cleared, and the patience
         region.control().roster.0.fetch_add(1, Release); // [roster]: that there is one more to ring

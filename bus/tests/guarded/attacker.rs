@@ -153,6 +153,13 @@ fn files(seat: &Seat, broker: u32) {
         tell(&format!("map {file}, then mprotect"), outcome(make_writable(fd)));
         tell(&format!("write {file}"), outcome(shm::write_all_at(fd, &[1], 4096)));
         tell(&format!("punch a hole into {file}"), outcome(punch(fd)));
+        tell(&format!("map {file}, then remove its pages"), outcome(remove(fd)));
+        // SAFETY: system calls on an open descriptor.
+        let lease = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETLEASE, libc::F_RDLCK) };
+        tell(&format!("take a lease of {file}"), outcome(checked(lease)));
+        // SAFETY: as above; no times are passed: now.
+        let touched = unsafe { libc::futimens(fd.as_raw_fd(), std::ptr::null()) };
+        tell(&format!("change the times of {file}"), outcome(checked(touched)));
     }
     let all = [("data", &seat.data), ("ctl", &seat.ctl), ("its page", &seat.page)];
     for (file, fd) in all.map(|(file, fd)| (file, fd.as_fd())) {
@@ -176,6 +183,12 @@ fn make_writable(fd: BorrowedFd<'_>) -> io::Result<()> {
     let protection = libc::PROT_READ | libc::PROT_WRITE;
     // SAFETY: a mapping of this function's own.
     checked(unsafe { libc::mprotect(map.base().as_ptr().cast(), 4096, protection) })
+}
+
+fn remove(fd: BorrowedFd<'_>) -> io::Result<()> {
+    let map = Mapping::read_only(fd, 4096)?;
+    // SAFETY: a mapping of this function's own.
+    checked(unsafe { libc::madvise(map.base().as_ptr().cast(), 4096, libc::MADV_REMOVE) })
 }
 
 fn punch(fd: BorrowedFd<'_>) -> io::Result<()> {
@@ -315,6 +328,8 @@ fn floods(socket: &Path, name: &str) {
     });
     drop(unread);
     tell("ask and never read the answer", format!("{steps} times"));
+    let kept = answers_that_are_kept(socket, name, 1_000).len();
+    tell("ask, shut down, and keep the answer", format!("{kept} of 1000 answered"));
     let (mut malformed, mut silent) = (0, 0);
     for len in (0..232).step_by(7).chain([231, 233, 4096, 60_000]) {
         let mut bytes = describe.clone();
@@ -335,6 +350,30 @@ fn floods(socket: &Path, name: &str) {
         assert_eq!(ask(socket, &bytes, &[]), Some(status));
     }
     tell("ask to publish, and for a topic of others", "refused");
+}
+
+/// Connections on which answers, with descriptors, lie and are never read; each was shut down, so that the broker may think it closed. As many as it
+/// answers, of `tries`.
+pub(crate) fn answers_that_are_kept(socket: &Path, name: &str, tries: usize) -> Vec<OwnedFd> {
+    let mut kept = Vec::new();
+    for _ in 0..tries {
+        let Ok(connection) = unix::connect(socket, Duration::from_secs(5)) else { continue };
+        if unix::send(connection.as_fd(), &request(1, 0, name), &[]).is_err() {
+            continue;
+        }
+        let ready = unix::wait(&[(connection.as_fd(), true)], Duration::from_secs(5)).unwrap();
+        // SAFETY: system calls on an open descriptor; nothing is taken out of the socket, and one byte is big enough for it.
+        let len = unsafe {
+            let (mut byte, fd) = (0_u8, connection.as_raw_fd());
+            libc::recv(fd, (&raw mut byte).cast(), 1, libc::MSG_PEEK | libc::MSG_DONTWAIT)
+        };
+        if ready[0] == unix::Readiness::Readable && len == 1 {
+            // SAFETY: as above.
+            assert_eq!(unsafe { libc::shutdown(connection.as_raw_fd(), libc::SHUT_RDWR) }, 0);
+            kept.push(connection);
+        }
+    }
+    kept
 }
 
 /// The status of the answer; `None` where the connection was closed instead.
