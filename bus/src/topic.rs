@@ -243,14 +243,16 @@ impl<T: Payload + ?Sized> Topic<T> {
         }
         self.check_retired()?;
         if let Place::Broker(socket) = &attachment.place {
+            let barrier = attachment.description.wake.barrier()?;
             let (participant, dead) = client::publish(attachment, socket)?;
-            return self.take_over(participant, dead);
+            return self.take_over(participant, dead, barrier);
         }
         let region = attachment.writable_region()?;
         if attachment.prefault {
             let name = || attachment.name.clone();
             region.prefault().map_err(|source| refused(&name(), "map all its pages", source))?;
         }
+        let barrier = attachment.description.wake.barrier()?; // before an entry is taken, and with it what a dead one left
         let shared = region.geometry().shared;
         if shared {
             attachment.sweep_publishers();
@@ -263,7 +265,7 @@ impl<T: Payload + ?Sized> Topic<T> {
             let owner = region.publishers().next().map(|index| region.entry(index));
             AttachError::PublisherAlive { pid: owner.map_or(0, |entry| entry.pid.load(Relaxed)) }
         })?;
-        self.take_over(participant, dead)
+        self.take_over(participant, dead, barrier)
     }
 
     /// What the owner of a publisher's entry does before it publishes. `dead` is who had it before and was found dead by that.
@@ -271,10 +273,10 @@ impl<T: Payload + ?Sized> Topic<T> {
         &self,
         participant: Participant,
         dead: Option<Dead>,
+        barrier: Barrier,
     ) -> Result<Publisher<T>, AttachError> {
         let region = Arc::clone(&participant.region);
         let shared = region.geometry().shared;
-        let barrier = self.attachment.description.wake.barrier()?;
         sweep::now(&participant, dead);
         let (ring, shared) = if shared {
             (ExclusiveRing::unused(&region)?, Some(SharedRing::new(&region, participant.index)))
