@@ -20,6 +20,7 @@
 //! | `signal`     | signals that are read from a descriptor                                   |
 //! | `prefetch`   | hints to the cache                                                         |
 //! | `ready`      | sleep until one of several descriptors is ready                           |
+//! | `unix`       | sockets that pass descriptors and say who is at the other end             |
 //!
 //! Errors are [`std::io::Error`] with the number the kernel gave; where this crate refuses by
 //! itself, the function says so. Times are nanoseconds of `CLOCK_MONOTONIC` unless the name says
@@ -45,3 +46,4 @@ pub mod robust;
 pub mod shm;
 pub mod signal;
 pub mod spawn;
+pub mod unix;

@@ -7,11 +7,11 @@
 //! This trusts everybody who can write the topic's files to follow the protocol, as [`Topic::open`](crate::Topic::open) states.
 #![allow(unsafe_code)] // casts between slots and payloads
 
-use crate::atomics::{AtomicU64, Relaxed};
+use crate::atomics::{Acquire, AtomicU64, Relaxed, fence};
 use crate::layout::{PAGE, PAYLOAD_BYTES, PAYLOAD_FIXED, PAYLOAD_SEQUENCE};
 use crate::message::Message;
 use crate::region::Region;
-use crate::ring::{Corrupt, SlotAt};
+use crate::ring::{Corrupt, SlotAt, message_stamp};
 use crate::schema::{Schema, Type};
 
 mod sealed {
@@ -229,4 +229,28 @@ pub(crate) unsafe fn read<'a, T: Payload + ?Sized>(
     // promise, and the protocol's.
     let bytes = unsafe { core::slice::from_raw_parts(from, len as usize) };
     T::from_bytes(bytes).ok_or(wrong)
+}
+
+/// Copies the message in a slot whose stamp of `sequence` was seen, by atomic loads: for who does not trust its publisher to leave it alone. Nothing refers to
+/// the shared bytes as plain memory; where the stamp is another one afterwards, what was copied is none.
+pub(crate) fn copy(
+    region: &Region,
+    at: SlotAt,
+    sequence: u64,
+    into: &mut [u8],
+) -> Result<(), Corrupt> {
+    let slot = region.slot(at);
+    let len = slot.len.load(Relaxed); // stored before the stamp
+    let max = region.geometry().payload_max;
+    if len > max || len as usize != into.len() {
+        return Err(Corrupt::Length { len, max });
+    }
+    for (bytes, word) in into.chunks_mut(8).zip(region.words(at)) {
+        bytes.copy_from_slice(&word.load(Relaxed).to_ne_bytes()[..bytes.len()]);
+    }
+    fence(Acquire); // [observed]: of whatever was written there meanwhile, the stamp that went before it
+    match slot.stamp.load(Relaxed) == message_stamp(sequence) {
+        true => Ok(()),
+        false => Err(Corrupt::Stream),
+    }
 }

@@ -50,6 +50,7 @@ fn region_of(block_len: u64, shared: u32, subscribers_max: u32, hold_blocks: u32
         hold_blocks,
         shared: shared > 0,
         timestamp: false,
+        guarded: false,
         schema_len: 0,
     }))
 }

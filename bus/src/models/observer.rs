@@ -27,6 +27,7 @@ fn region(block_len: u64, shared: u32) -> Arc<Region> {
         hold_blocks: 0,
         shared: shared > 0,
         timestamp: false,
+        guarded: false,
         schema_len: 0,
     }))
 }

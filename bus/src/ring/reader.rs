@@ -108,7 +108,7 @@ impl Reader {
                 registry::activate(region, index, generation, Kind::Reliable);
             }
             fence(SeqCst); // [cursor/displacement]; [cursor/publisher] below
-            region.control().publishers_bell.0.ring_after_fence();
+            region.publishers_bell(index).ring_after_fence();
             let number = geometry.number(sequence);
             let word = region.table(number).load(Acquire); // [table]
             let attached = match table::age(word, number) {
@@ -344,7 +344,7 @@ impl Reader {
             return self.lapped(region, again);
         }
         if self.reliable {
-            region.control().publishers_bell.0.ring_after_fence();
+            region.publishers_bell(self.index).ring_after_fence();
         }
         entry.position.store(self.sequence, Relaxed);
         entry.missed.store(self.missed, Relaxed);
@@ -383,7 +383,7 @@ impl Reader {
             crash::point("idle.cursor_shown");
             entry.position.store(self.cursor, Relaxed);
             fence(SeqCst); // [cursor/publisher]
-            region.control().publishers_bell.0.ring_after_fence();
+            region.publishers_bell(self.index).ring_after_fence();
         }
     }
 
