@@ -192,10 +192,11 @@ struct Way {
 /// The shortest of several ways, of those that sleep if some do: who reads the clock just when it is set reads it again.
 fn usual_path(scene: &mut impl Scene) -> Path {
     const TRACES: usize = 5;
+    const OF_A_LONG_ONE: usize = 3;
     const LONG: usize = 10_000;
     let mut best = trace(scene);
-    for _ in 1..TRACES {
-        if best.len() > LONG {
+    for number in 1..TRACES {
+        if number >= OF_A_LONG_ONE && best.len() > LONG {
             break;
         }
         let other = trace(scene);
