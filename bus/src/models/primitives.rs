@@ -267,6 +267,39 @@ fn signal_against_set() {
     });
 }
 
+/// Whoever takes it next has it from the one who set it last, whatever it saw first.
+#[test]
+fn a_signal_that_goes_round() {
+    bounded(2, || {
+        let [one, other] = processes(signal::give_back, 0);
+        let turn = |process: &Process| {
+            process.wait();
+            process.data.change();
+            signal::set(&process.seat.region);
+        };
+        signal::set(&one.seat.region);
+        let theirs = thread::spawn(move || turn(&other));
+        turn(&one);
+        theirs.join().unwrap();
+    });
+}
+
+/// One that stays set is taken by nobody.
+#[test]
+fn a_signal_that_stays_against_who_waits() {
+    bounded(3, || {
+        let [one, other] = processes(signal::give_back, signal::MANUAL);
+        let setting = thread::spawn(move || {
+            other.data.change();
+            signal::set(&other.seat.region);
+        });
+        one.wait();
+        assert_eq!(one.data.look(), 1);
+        assert!(signal::take(&one.seat.region), "it stays");
+        setting.join().unwrap();
+    });
+}
+
 #[test]
 fn a_signal_whose_waiter_is_killed_when_it_is_woken_goes_to_another() {
     bounded(1, || {
