@@ -42,9 +42,9 @@ pub(crate) fn holds_max(region: &Region) -> u32 {
 }
 
 #[cfg(not(loom))]
-pub(crate) use publishing::{Debts, Pages, sleep};
+pub(crate) use publishing::Debts;
+pub(crate) use publishing::{Pages, sleep};
 
-#[cfg(not(loom))]
 mod publishing {
     use super::believe;
     use crate::atomics::{AcqRel, Acquire, Relaxed, SeqCst, Words, compiler_fence, fence};
@@ -54,6 +54,10 @@ mod publishing {
     use crate::region::{EntryIndex, Region};
     use crate::registry::{self, Kind, State};
     use crate::ring::table;
+    #[cfg(loom)]
+    use loom::thread::yield_now;
+    #[cfg(not(loom))]
+    use std::thread::yield_now;
 
     /// Whom a publisher rings: those who were granted a page, and have not left it.
     pub(crate) struct Pages {
@@ -106,10 +110,12 @@ mod publishing {
     /// A debt grows while its owner is in the way, whatever its cursor does meanwhile, and shrinks ten times slower while it is not. Who owes its
     /// whole patience is lossy from then on. So nobody costs publishers more than its patience at once, and a tenth of the time in the long run;
     /// leaving and joining again changes nothing, for a page is one user's for ever, and its debt stays.
+    #[cfg(not(loom))]
     pub(crate) struct Debts {
         debts: Vec<Debt>,
     }
 
+    #[cfg(not(loom))]
     struct Debt {
         index: EntryIndex,
         owed_ns: u64,
@@ -118,8 +124,10 @@ mod publishing {
     }
 
     /// How many times slower a debt shrinks than it grows.
+    #[cfg(not(loom))]
     const REST: u64 = 10;
 
+    #[cfg(not(loom))]
     impl Debts {
         pub(crate) fn none(region: &Region) -> Debts {
             let most = if region.is_guarded() { region.geometry().subscribers_max } else { 0 };
@@ -175,6 +183,7 @@ mod publishing {
     }
 
     /// Makes a subscriber lossy: in its grant, where it cannot take that back, and in its entry, where it finds it.
+    #[cfg(not(loom))]
     fn evict(region: &Region, index: EntryIndex) -> bool {
         let Some(grant) = region.grant(index) else { return false };
         let seen = grant.state.load(Acquire); // [grant]
@@ -215,7 +224,7 @@ mod publishing {
         fence(SeqCst); // [cursor/publisher]
         match look() {
             true => {}
-            false if words.count() == 0 => std::thread::yield_now(),
+            false if words.count() == 0 => yield_now(),
             false => {
                 crash::point("sleep.looked");
                 words.wait(deadline_ns);

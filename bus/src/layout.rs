@@ -10,7 +10,7 @@
 //! width of a pointer. A change of this file changes [`FIELDS`], `docs/layout.md` (checked by a
 //! test) and [`VERSION`] in the same commit.
 
-use crate::atomics::{AtomicU32, AtomicU64, Futex};
+use crate::atomics::{AtomicU32, AtomicU64, Futex, Word};
 
 /// First bytes of `data`.
 pub(crate) const DATA_MAGIC: [u8; 8] = *b"shmbus-d";
@@ -179,7 +179,7 @@ pub(crate) struct Control {
 /// An event count: a futex word, two bits of which say whether somebody sleeps.
 #[repr(C)]
 pub(crate) struct Bell {
-    pub(crate) word: Futex,
+    pub(crate) word: Word,
 }
 
 /// What everybody attached must hear of, read at each opening of a block and before each sleep.

@@ -246,7 +246,7 @@ pub(crate) use mapped::Region;
 #[cfg(loom)]
 mod modelled {
     use super::{EntryIndex, Geometry};
-    use crate::atomics::{AtomicU32, AtomicU64, Futex};
+    use crate::atomics::{AtomicU32, AtomicU64, Futex, Word};
     use crate::layout::{
         Bell, Control, Death, Entry, Grant, GuardedPage, HOLD_CELLS, Line, Notices, RecoveryLock,
         Slot,
@@ -261,6 +261,32 @@ mod modelled {
         slots: Vec<Slot>,
         control: Control,
         entries: Vec<Entry>,
+        /// Of a guarded topic, whose entries are there.
+        pages: Vec<GuardedPage>,
+        grants: Vec<Grant>,
+    }
+
+    fn entry() -> Entry {
+        let [state, pin, second_pin, cursor, claim, held, patience_ns, joined_ns] =
+            core::array::from_fn(|_| AtomicU64::new(0));
+        let [position, missed] = core::array::from_fn(|_| AtomicU64::new(0));
+        Entry {
+            state,
+            pin,
+            second_pin,
+            cursor,
+            claim,
+            held,
+            patience_ns,
+            reserved: [0; 9],
+            pid: AtomicU32::new(0),
+            reserved_pid: 0,
+            joined_ns,
+            position,
+            missed,
+            reserved_stats: [0; 12],
+            holds: core::array::from_fn::<_, HOLD_CELLS, _>(|_| AtomicU32::new(0)),
+        }
     }
 
     fn words(count: u64) -> Vec<AtomicU64> {
@@ -270,7 +296,9 @@ mod modelled {
     impl Region {
         pub(crate) fn new(geometry: Geometry) -> Region {
             let blocks = u64::from(geometry.blocks);
-            let bell = || Line(Bell { word: Futex::new() });
+            let bell = || Line(Bell { word: Word::new() });
+            let all = geometry.participants();
+            let (plain, guarded) = if geometry.guarded { (0, all) } else { (all, 0) };
             Region {
                 head: AtomicU64::new(0),
                 table: (0..blocks).map(|i| AtomicU64::new(table::initial(i, blocks))).collect(),
@@ -307,28 +335,20 @@ mod modelled {
                         }),
                     }),
                 },
-                entries: (0..geometry.participants())
+                entries: (0..plain).map(|_| entry()).collect(),
+                pages: (0..guarded)
+                    .map(|_| GuardedPage {
+                        entry: entry(),
+                        subscribers_bell: bell(),
+                        publishers_bell: bell(),
+                    })
+                    .collect(),
+                grants: (0..guarded)
                     .map(|_| {
-                        let [state, pin, second_pin, cursor, claim, held, patience_ns, joined_ns] =
+                        let [state, patience_ns, bound] =
                             core::array::from_fn(|_| AtomicU64::new(0));
-                        let [position, missed] = core::array::from_fn(|_| AtomicU64::new(0));
-                        Entry {
-                            state,
-                            pin,
-                            second_pin,
-                            cursor,
-                            claim,
-                            held,
-                            patience_ns,
-                            reserved: [0; 9],
-                            pid: AtomicU32::new(0),
-                            reserved_pid: 0,
-                            joined_ns,
-                            position,
-                            missed,
-                            reserved_stats: [0; 12],
-                            holds: core::array::from_fn::<_, HOLD_CELLS, _>(|_| AtomicU32::new(0)),
-                        }
+                        let evictions = AtomicU32::new(0);
+                        Grant { state, patience_ns, bound, evictions, reserved: 0 }
                     })
                     .collect(),
                 geometry,
@@ -361,16 +381,18 @@ mod modelled {
         }
 
         pub(crate) fn entry(&self, index: EntryIndex) -> &Entry {
-            &self.entries[index.0 as usize]
+            match self.page(index) {
+                Some(page) => &page.entry,
+                None => &self.entries[index.0 as usize],
+            }
         }
 
-        /// No model is of a guarded topic: what differs is what is believed, and who asks whom to wake.
-        pub(crate) fn page(&self, _: EntryIndex) -> Option<&GuardedPage> {
-            None
+        pub(crate) fn page(&self, index: EntryIndex) -> Option<&GuardedPage> {
+            self.pages.get(index.0 as usize)
         }
 
-        pub(crate) fn grant(&self, _: EntryIndex) -> Option<&Grant> {
-            None
+        pub(crate) fn grant(&self, index: EntryIndex) -> Option<&Grant> {
+            self.grants.get(index.0 as usize)
         }
 
         pub(super) fn mapped(&self) -> core::ops::Range<u32> {

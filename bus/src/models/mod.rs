@@ -8,6 +8,7 @@
 #![allow(unsafe_code)] // the models' payload is loom's UnsafeCell, which reports unsynchronised access
 
 mod entries;
+mod guarded;
 mod hold;
 mod lock;
 mod observer;
@@ -38,7 +39,11 @@ fn region(block_len: u64, subscribers_max: u32, hold_blocks: u32) -> Arc<Region>
 
 /// A topic with `shared` publishers, or with one where that is 0.
 fn region_of(block_len: u64, shared: u32, subscribers_max: u32, hold_blocks: u32) -> Arc<Region> {
-    Arc::new(Region::new(Geometry {
+    Arc::new(Region::new(geometry(block_len, shared, subscribers_max, hold_blocks)))
+}
+
+fn geometry(block_len: u64, shared: u32, subscribers_max: u32, hold_blocks: u32) -> Geometry {
+    Geometry {
         block_len,
         blocks: 2,
         spares: subscribers_max + hold_blocks + 2 * shared + 1,
@@ -52,7 +57,7 @@ fn region_of(block_len: u64, shared: u32, subscribers_max: u32, hold_blocks: u32
         timestamp: false,
         guarded: false,
         schema_len: 0,
-    }))
+    }
 }
 
 /// Entry of subscriber `n`.
