@@ -44,6 +44,8 @@ mod event;
 #[cfg(not(loom))]
 mod file_lock;
 #[cfg(not(loom))]
+mod info;
+#[cfg(not(loom))]
 mod member;
 #[cfg(not(loom))]
 mod mutex;
@@ -57,6 +59,8 @@ mod opening;
 mod rwlock;
 #[cfg(not(loom))]
 mod semaphore;
+#[cfg(not(loom))]
+mod upkeep;
 
 #[cfg(not(loom))]
 pub(crate) use object::retire;
@@ -68,6 +72,7 @@ pub use self::{
     error::{LockError, SyncCreateError, SyncOpenError, SyncRemoveError, WaitError},
     event::{Event, Reset},
     file_lock::{FileConflict, FileGuard, FileLock, FileLockError, FileLockKind},
+    info::{Condition, SyncInfo, SyncMember, SyncState},
     mutex::{MutexGuard, RobustMutex},
     object::{SyncKind, SyncOptions},
     once::OnceCell,
