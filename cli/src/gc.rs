@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use anyhow::{Error, Result, bail};
 use serde::Serialize;
+use shmbus::sync::{SyncInfo, SyncOpenError, SyncRemoveError};
 use shmbus::{Directory, Leftover, LeftoverKind, OpenError, RemoveError, TopicInfo};
 
-use crate::text;
+use crate::{lock, text};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -29,10 +30,10 @@ pub(crate) struct Arguments {
     /// Do it; without this it is only listed
     #[arg(short, long)]
     yes: bool,
-    /// Also topics in which nobody takes part, with the messages in them
+    /// Also topics in which nobody takes part, with the messages in them, and locks that nobody has open, with the data in them
     #[arg(long)]
     unused: bool,
-    /// Of the topics that are not used, only those created longer ago than this: a number and s, min, h or d
+    /// Of the topics and locks that are not used, only those created longer ago than this: a number and s, min, h or d
     #[arg(long, value_name = "AGE", requires = "unused", value_parser = age)]
     older: Option<Duration>,
     /// One JSON object per line
@@ -44,10 +45,10 @@ pub(crate) struct Arguments {
 #[derive(Serialize)]
 struct Item {
     kind: &'static str,
-    /// Path of a leftover, name of a topic.
+    /// Path of a leftover, name of a topic or lock.
     name: String,
     bytes: u64,
-    /// Dead participants of a topic.
+    /// Dead participants of a topic, dead members of a lock.
     dead: usize,
     /// Whether it was given back; without --yes it never is.
     done: bool,
@@ -59,6 +60,8 @@ enum What {
     Leftover(Leftover),
     Participants,
     Topic,
+    Members,
+    Lock,
 }
 
 impl Item {
@@ -91,6 +94,20 @@ impl Item {
         Some(Item { kind, name: info.name.clone(), bytes, dead, done: false, what })
     }
 
+    /// A lock that nobody has open says so only if it has members: that a condition variable is not used nobody knows.
+    fn of_lock(info: &SyncInfo, arguments: &Arguments) -> Option<Item> {
+        let dead = info.members.iter().filter(|one| !one.alive).count();
+        let is_unused = arguments.unused
+            && lock::is_unused(info)
+            && arguments.older.is_none_or(|age| text::elapsed(info.created_ns) >= age);
+        let (kind, what, bytes) = match (is_unused, dead) {
+            (true, _) => ("unused_lock", What::Lock, info.memory),
+            (false, 0) => return None,
+            _ => ("dead_members", What::Members, 0),
+        };
+        Some(Item { kind, name: info.name.clone(), bytes, dead, done: false, what })
+    }
+
     /// What it is, for people.
     fn description(&self) -> String {
         let (name, size) = (&self.name, text::size(self.bytes));
@@ -99,6 +116,8 @@ impl Item {
                 format!("topic {name}: {} of its participants are dead", self.dead)
             }
             (What::Topic, _) => format!("topic {name}: nobody takes part in it ({size})"),
+            (What::Members, _) => format!("lock {name}: {} of its members are dead", self.dead),
+            (What::Lock, _) => format!("lock {name}: nobody has it open ({size})"),
             (_, "draft") => format!("{name}: its creator was killed ({size})"),
             (_, "removal") => format!("{name}: its remover was killed ({size})"),
             _ => format!("{name}: an empty directory"),
@@ -120,6 +139,19 @@ impl Item {
                 Err(RemoveError::Open(error)) => gone(error),
                 Err(error) => Err(error.into()),
             },
+            What::Members => match directory.sweep_sync(&self.name) {
+                Ok(buried) => Ok(buried > 0),
+                Err(SyncOpenError::NotFound { .. } | SyncOpenError::Removed { .. }) => Ok(false),
+                Err(error) => Err(error.into()),
+            },
+            What::Lock => match directory.remove_sync(&self.name, false) {
+                Ok(()) => Ok(true),
+                Err(SyncRemoveError::Open(
+                    SyncOpenError::NotFound { .. } | SyncOpenError::Removed { .. },
+                )) => Ok(false),
+                Err(SyncRemoveError::InUse { .. }) => Ok(false),
+                Err(error) => Err(error.into()),
+            },
         }
     }
 }
@@ -138,6 +170,8 @@ pub(crate) fn run(directory: &Directory, arguments: &Arguments) -> Result<()> {
             Err(error) => fail(error.into()),
         }
     }
+    let locks = lock::all(directory, |_, error| fail(error.into()))?;
+    items.extend(locks.iter().filter_map(|info| Item::of_lock(info, arguments)));
     let mut stdout = io::stdout().lock();
     for item in &mut items {
         if arguments.yes {

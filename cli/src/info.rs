@@ -1,28 +1,33 @@
-//! `shmbus info`: one topic, and who takes part in it.
+//! `shmbus info`: one topic or lock, and who takes part in it.
 
 use std::io::{self, Write};
 
 use anyhow::Result;
 use serde::Serialize;
-use shmbus::{Directory, ParticipantInfo, ParticipantKind, TopicInfo, Wake};
+use shmbus::sync::SyncOpenError;
+use shmbus::{Directory, OpenError, ParticipantInfo, ParticipantKind, TopicInfo, Wake};
 
-use crate::text;
+use crate::{lock, text};
 
 const EXAMPLES: &str = "\
 Examples:
   shmbus info stats/vm
   shmbus info stats/vm --json | jq '.participants[] | select(.alive | not)'
+  shmbus info bank/account
+
+Where a topic and a lock have the name, both are shown.
 
 Participants show their position once per block, so that BEHIND and MISSED may be some messages old. PID is what the
 process itself stated, in its own pid namespace; ALIVE is what the kernel says.";
 
-/// Show a topic: its options, its memory, and who takes part in it
+/// Show a topic or a lock: its options, its memory, and who takes part in it
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Arguments {
-    /// Name of the topic, such as stats/vm
-    topic: String,
-    /// As a JSON object
+    /// Name of the topic or lock, such as stats/vm
+    #[arg(value_name = "NAME")]
+    name: String,
+    /// As a JSON object, each on a line
     #[arg(long)]
     json: bool,
 }
@@ -191,12 +196,34 @@ impl Participant {
 }
 
 pub(crate) fn run(directory: &Directory, arguments: &Arguments) -> Result<()> {
-    let info = directory.inspect(&arguments.topic)?;
-    let description = Description::of(&info);
-    let output = if arguments.json {
+    let lock = match directory.inspect_sync(&arguments.name) {
+        Err(SyncOpenError::NotFound { .. }) if !lock::is_there(directory, &arguments.name) => None,
+        other => Some(other),
+    };
+    let mut output = match directory.inspect(&arguments.name) {
+        Ok(info) => describe(&info, arguments.json)?,
+        Err(OpenError::NotFound { .. }) if lock.is_some() => String::new(),
+        Err(error) => return Err(lock::nor_lock(error)),
+    };
+    if let Some(Ok(info)) = &lock {
+        output += if output.is_empty() || arguments.json { "" } else { "\n" };
+        output += &lock::describe(info, arguments.json)?;
+    }
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(output.as_bytes())?;
+    stdout.flush()?;
+    match lock {
+        Some(Err(error)) => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
+fn describe(info: &TopicInfo, json: bool) -> Result<String> {
+    let description = Description::of(info);
+    Ok(if json {
         serde_json::to_string(&description)? + "\n"
     } else {
-        let mut output = description.text(text::subscribers(&info));
+        let mut output = description.text(text::subscribers(info));
         if !description.participants.is_empty() {
             let headings =
                 ["KIND", "ALIVE", "ENTRY", "PID", "POSITION", "BEHIND", "MISSED", "HELD", "JOINED"];
@@ -206,8 +233,5 @@ pub(crate) fn run(directory: &Directory, arguments: &Arguments) -> Result<()> {
             output += &text::columns(2, &rows);
         }
         output
-    };
-    let mut stdout = io::stdout().lock();
-    stdout.write_all(output.as_bytes())?;
-    Ok(stdout.flush()?)
+    })
 }

@@ -1,4 +1,4 @@
-//! `shmbus list`: every topic in one line.
+//! `shmbus list`: every topic in one line, and every lock.
 
 use std::io::{self, Write};
 
@@ -6,14 +6,17 @@ use anyhow::{Result, bail};
 use serde::Serialize;
 use shmbus::{Directory, OpenError, ParticipantKind, TopicInfo};
 
-use crate::text;
+use crate::{lock, text};
 
 const EXAMPLES: &str = "\
 Examples:
   shmbus list
-  shmbus list --json | jq -r 'select(.subscribers == 0).name'";
+  shmbus list --json | jq -r 'select(.subscribers == 0).name'
+  shmbus list --json | jq -r 'select(.owner_died).name'
 
-/// List the topics
+Locks are the named objects of shmbus::sync. Objects of JSON with a `kind` are locks, the others topics.";
+
+/// List the topics, and the locks
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Arguments {
@@ -85,10 +88,19 @@ pub(crate) fn run(directory: &Directory, arguments: &Arguments) -> Result<()> {
             }
         }
     }
+    let (of_topics, mut of_locks) = (unreadable, 0);
+    let locks = lock::all(directory, |_, error| {
+        of_locks += 1;
+        text::tell(&format!("{:#}", anyhow::Error::from(error)));
+    })?;
     let mut output = String::new();
     if arguments.json {
         for info in &topics {
             output += &serde_json::to_string(&Entry::of(info))?;
+            output.push('\n');
+        }
+        for info in &locks {
+            output += &serde_json::to_string(&lock::Lock::of(info))?;
             output.push('\n');
         }
     } else if !topics.is_empty() {
@@ -106,11 +118,19 @@ pub(crate) fn run(directory: &Directory, arguments: &Arguments) -> Result<()> {
         rows.extend(topics.iter().map(|info| Entry::of(info).row()));
         output = text::columns(2, &rows);
     }
+    if !arguments.json && !locks.is_empty() {
+        let mut rows = vec![lock::HEADINGS.map(str::to_owned)];
+        rows.extend(locks.iter().map(lock::row));
+        output += if output.is_empty() { "" } else { "\n" };
+        output += &text::columns(3, &rows);
+    }
     let mut stdout = io::stdout().lock();
     stdout.write_all(output.as_bytes())?;
     stdout.flush()?;
-    match unreadable {
-        0 => Ok(()),
-        _ => bail!("{unreadable} of the topics cannot be read"),
+    match (of_topics, of_locks) {
+        (0, 0) => Ok(()),
+        (_, 0) => bail!("{of_topics} of the topics cannot be read"),
+        (0, _) => bail!("{of_locks} of the locks cannot be read"),
+        _ => bail!("{of_topics} of the topics and {of_locks} of the locks cannot be read"),
     }
 }

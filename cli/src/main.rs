@@ -17,6 +17,7 @@ mod info;
 mod input;
 mod interrupt;
 mod list;
+mod lock;
 mod metrics;
 mod publish;
 mod rates;

@@ -135,6 +135,12 @@ pub(crate) fn is_broken(region: &SyncRegion) -> bool {
     region.control().main.0.value.load(Acquire) & BROKEN != 0 // [gathered]
 }
 
+/// How many have arrived, as one who looks on sees it.
+#[cfg(not(loom))]
+pub(crate) fn arrived(region: &SyncRegion) -> u32 {
+    (region.control().main.0.value.load(Relaxed) & COUNT) as u32
+}
+
 /// Of one that is dead: nobody knows whether it would have come. Who leaves has not arrived.
 pub(crate) fn give_back(region: &SyncRegion, index: EntryIndex, _: u64) -> bool {
     let state = State::of(region.entry(index).state.load(Relaxed));

@@ -55,13 +55,16 @@ pub(crate) fn me(seat: &Seat) -> u32 {
     name(seat.index, seat.generation)
 }
 
+/// The entry that a word names. `None`: it is free, or names no entry, as `GONE`.
+pub(crate) fn owner(word: u32, members_max: u32) -> Option<EntryIndex> {
+    let number = (word & 0xff).checked_sub(1)?;
+    (number < members_max).then_some(EntryIndex(number))
+}
+
 /// Whether the owner that a word names may still do something.
 pub(crate) fn lives(seat: &Seat, word: u32) -> bool {
-    let Some(number) = (word & 0xff).checked_sub(1) else { return false };
-    number < seat.region.members_max()
-        && seat.lives(EntryIndex(number), |generation| {
-            generation as u32 & GENERATION == word >> 8 & GENERATION
-        })
+    let is_generation = |generation| generation as u32 & GENERATION == word >> 8 & GENERATION;
+    owner(word, seat.region.members_max()).is_some_and(|index| seat.lives(index, is_generation))
 }
 
 /// One try, without waiting. `after_sleep`: others may sleep.

@@ -33,7 +33,7 @@ pub(crate) struct Member {
 impl Member {
     /// Joins `object`. `give_back` is called for this member, and by it for others that are dead.
     pub(crate) fn join(object: Object, give_back: GiveBack) -> Result<Member, SyncOpenError> {
-        let Object { name, region, ctl, directory } = object;
+        let Object { name, region, ctl, directory, .. } = object;
         let failed = |action| {
             let name = &*name;
             move |source| refused(name, action, source)

@@ -45,6 +45,8 @@ mod event;
 #[cfg(not(loom))]
 mod file_lock;
 #[cfg(not(loom))]
+mod info;
+#[cfg(not(loom))]
 mod member;
 #[cfg(not(loom))]
 mod mutex;
@@ -58,6 +60,8 @@ mod opening;
 mod rwlock;
 #[cfg(not(loom))]
 mod semaphore;
+#[cfg(not(loom))]
+mod upkeep;
 
 #[cfg(not(loom))]
 pub(crate) use object::retire;
@@ -69,6 +73,7 @@ pub use self::{
     error::{LockError, SyncCreateError, SyncOpenError, SyncRemoveError, WaitError},
     event::{Event, Reset},
     file_lock::{FileConflict, FileGuard, FileLock, FileLockError, FileLockKind},
+    info::{Condition, SyncInfo, SyncMember, SyncState},
     mutex::{MutexGuard, RobustMutex},
     object::{SyncKind, SyncOptions},
     once::OnceCell,

@@ -1,11 +1,10 @@
-//! The file of a synchronisation object: made aside and renamed into place, opened and checked, removed. By the rules of `directory.rs`, as topics.
+//! The file of a synchronisation object: made aside and renamed into place, opened and checked. By the rules of `directory.rs`, as topics.
 
 use std::fmt;
 use std::io;
 use std::mem::offset_of;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use shmbus_sys::lease::Lease;
 use shmbus_sys::map::Mapping;
 use shmbus_sys::shm::{self, Access};
 use shmbus_sys::{clock, fork};
@@ -14,8 +13,8 @@ use crate::atomics::Release;
 use crate::crash;
 use crate::directory::{self, CONTROL, Directory, Draft, SYNC, TopicName};
 use crate::error::OptionsError;
-use crate::layout::{BYTE_ORDER, ENTRY_LEASES, PAGE};
-use crate::sync::error::{SyncCreateError, SyncOpenError, SyncRemoveError};
+use crate::layout::{BYTE_ORDER, PAGE};
+use crate::sync::error::{SyncCreateError, SyncOpenError};
 use crate::sync::layout::{
     CONTROL_OFFSET, MEMBERS_LIMIT, MainWords, SYNC_MAGIC, SYNC_VERSION, SyncControl, SyncHeader,
 };
@@ -121,6 +120,8 @@ pub(crate) struct Initial<'a> {
 /// An open object: checked header, mapped file.
 pub(crate) struct Object {
     pub(crate) name: String,
+    pub(crate) kind: SyncKind,
+    pub(crate) header: SyncHeader,
     pub(crate) region: SyncRegion,
     /// The file, and its directory, for those who join.
     pub(crate) ctl: OwnedFd,
@@ -141,7 +142,16 @@ impl Object {
         shape: &Shape,
     ) -> Result<Object, SyncOpenError> {
         let directory = open_directory(directory, name)?;
-        Object::open_in(name, directory, Some(shape))
+        Object::open_in(name, directory, Some(shape), Access::ReadWrite)
+    }
+
+    /// Opens an object of any kind.
+    pub(crate) fn open_any(
+        directory: &Directory,
+        name: &str,
+        access: Access,
+    ) -> Result<Object, SyncOpenError> {
+        Object::open_in(name, open_directory(directory, name)?, None, access)
     }
 
     /// Opens the object in its own directory, as one of a shape, or of any.
@@ -149,10 +159,11 @@ impl Object {
         name: &str,
         directory: OwnedFd,
         shape: Option<&Shape>,
+        access: Access,
     ) -> Result<Object, SyncOpenError> {
         fork::install();
         let failed = |action| move |source| refused(name, action, source);
-        let ctl = shm::open_at(directory.as_fd(), CONTROL, Access::ReadWrite);
+        let ctl = shm::open_at(directory.as_fd(), CONTROL, access);
         let ctl = ctl.map_err(failed("open ctl"))?;
         let len = shm::len(ctl.as_fd()).map_err(failed("stat ctl"))?;
         let mut header: SyncHeader = bytemuck::Zeroable::zeroed();
@@ -162,15 +173,18 @@ impl Object {
         }
         let bytes = bytemuck::bytes_of_mut(&mut header);
         shm::read_exact_at(ctl.as_fd(), bytes, 0).map_err(failed("read its header"))?;
-        check(name, &header, len, shape)?;
-        let mapping = Mapping::read_write(ctl.as_fd(), header.len as usize);
+        let kind = check(name, &header, len, shape)?;
+        let mapping = match access {
+            Access::ReadOnly => Mapping::read_only(ctl.as_fd(), header.len as usize),
+            Access::ReadWrite => Mapping::read_write(ctl.as_fd(), header.len as usize),
+        };
         let mapping = mapping.map_err(failed("map ctl"))?;
         let region = SyncRegion::new(header.members_max, header.data_size, mapping)
             .ok_or_else(|| SyncOpenError::Header { name: name.to_owned(), field: "len" })?;
         if wait::is_retired(&region) {
             return Err(SyncOpenError::Removed { name: name.to_owned() });
         }
-        Ok(Object { name: name.to_owned(), region, ctl, directory })
+        Ok(Object { name: name.to_owned(), kind, header, region, ctl, directory })
     }
 
     pub(crate) fn create(
@@ -194,7 +208,8 @@ impl Object {
         for attempt in 1.. {
             match build(root.as_fd(), &topic, options, shape, initial, attempt == 1) {
                 Ok(made) => {
-                    return Object::open_in(name, made, Some(shape)).map_err(SyncCreateError::Open);
+                    return Object::open_in(name, made, Some(shape), Access::ReadWrite)
+                        .map_err(SyncCreateError::Open);
                 }
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                     return Err(SyncCreateError::Exists { name: name.to_owned() });
@@ -251,13 +266,13 @@ fn len(members_max: u32, data_size: u64) -> Option<u64> {
     data_offset(members_max).checked_add(data_size.checked_next_multiple_of(PAGE)?)
 }
 
-/// Checks the header of object `name`, and whether it is of a shape.
+/// Checks the header of object `name`, and whether it is of a shape. What it is.
 fn check(
     name: &str,
     header: &SyncHeader,
     file_len: u64,
     shape: Option<&Shape>,
-) -> Result<(), SyncOpenError> {
+) -> Result<SyncKind, SyncOpenError> {
     let name = || name.to_owned();
     let corrupt = |field| SyncOpenError::Header { name: name(), field };
     if header.magic != SYNC_MAGIC {
@@ -303,7 +318,7 @@ fn check(
     if file_len < header.len {
         return Err(SyncOpenError::Short { name: name(), len: file_len, expected: header.len });
     }
-    Ok(())
+    Ok(kind)
 }
 
 /// Builds an object aside and publishes it. The directory that has become the object's.
@@ -395,51 +410,9 @@ pub(crate) fn refused(name: &str, action: &'static str, source: io::Error) -> Sy
 /// Tells whoever has the object in a directory open that it is gone. Where there is none, nothing.
 pub(crate) fn retire(directory: BorrowedFd<'_>) {
     let Ok(directory) = directory.try_clone_to_owned() else { return };
-    if let Ok(object) = Object::open_in("", directory, None) {
+    if let Ok(object) = Object::open_in("", directory, None, Access::ReadWrite) {
         object.region.control().main.0.retired.store(1, Release); // [sync notice]
         crash::point("sync.remove.retired");
         seat::wake_all(&object.region);
     }
-}
-
-impl Directory {
-    /// Removes the synchronisation object `name`: its name and, when the last process has left it, its memory. Whoever waits for it, or
-    /// comes to lock it, is told (`Removed`); who has it locked goes on. Not the topic of the same name.
-    ///
-    /// # Errors
-    /// [`SyncRemoveError::InUse`] where living processes are members and `force` is not set.
-    pub fn remove_sync(&self, name: &str, force: bool) -> Result<(), SyncRemoveError> {
-        let topic = TopicName::new(name).map_err(SyncOpenError::Name)?;
-        let failed = |action| move |source| refused(name, action, source);
-        let root = self.open().map_err(SyncOpenError::Directory)?;
-        let parent = topic.open_in(root.as_fd()).map_err(failed("open its directory"))?;
-        let opened =
-            open_directory(self, name).and_then(|directory| Object::open_in(name, directory, None));
-        match opened {
-            Ok(object) => {
-                let members = living(&object).map_err(failed("ask who lives"))?;
-                if members > 0 && !force {
-                    return Err(SyncRemoveError::InUse { name: name.to_owned(), members });
-                }
-            }
-            Err(error) if !force => return Err(error.into()),
-            Err(_) => {} // corrupt or foreign, and the caller wants it gone
-        }
-        directory::remove_leaf(parent.as_fd(), SYNC).map_err(failed("remove it"))?;
-        let _ = directory::remove_leftovers(parent.as_fd());
-        drop(parent);
-        topic.prune(root.as_fd());
-        Ok(())
-    }
-}
-
-/// How many leases of members are held.
-fn living(object: &Object) -> io::Result<usize> {
-    let lease = Lease::open_at(object.directory.as_fd(), CONTROL)?;
-    let members_max = u64::from(object.region.members_max());
-    let mut count = 0;
-    for entry in 0..members_max {
-        count += usize::from(lease.is_held_by_another(ENTRY_LEASES + entry)?);
-    }
-    Ok(count)
 }

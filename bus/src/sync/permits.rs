@@ -42,6 +42,12 @@ pub(crate) fn value(region: &SyncRegion) -> u64 {
     total.saturating_sub(held)
 }
 
+/// The permits that a member has, as one who looks on sees it.
+#[cfg(not(loom))]
+pub(crate) fn held(region: &SyncRegion, index: EntryIndex) -> u64 {
+    region.entry(index).cells[HELD].load(Relaxed)
+}
+
 /// Takes a permit if there is one, also one of the dead.
 pub(crate) fn try_acquire(seat: &Seat, now_ns: u64) -> Asked {
     let deadline_ns = now_ns.saturating_add(MOMENT_NS);

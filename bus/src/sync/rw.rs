@@ -170,6 +170,12 @@ fn is_read(seat: &Seat) -> bool {
     region.entries(mark).any(|index| index != seat.index && reads(index))
 }
 
+/// How often a member reads, as one who looks on sees it.
+#[cfg(not(loom))]
+pub(crate) fn reads(region: &SyncRegion, index: EntryIndex) -> u64 {
+    region.entry(index).cells[READING].load(Relaxed)
+}
+
 /// Of one that is dead or leaves.
 pub(crate) fn give_back(region: &SyncRegion, index: EntryIndex, generation: u64) -> bool {
     let cell = &region.entry(index).cells[READING];

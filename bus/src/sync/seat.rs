@@ -208,6 +208,15 @@ impl Seat {
         true
     }
 
+    /// Buries all that are dead, for one who is no member, and says how many there were.
+    #[cfg(not(loom))]
+    pub(crate) fn sweep(region: Arc<SyncRegion>, lease: Lease, give_back: GiveBack) -> u32 {
+        // No member has generation 0: this is nobody's seat.
+        let seat = Seat { region, index: EntryIndex(0), generation: 0, give_back, lease };
+        let entries = seat.region.entries(seat.region.members_max());
+        entries.filter(|index| seat.bury(*index) == Burial::Done).count() as u32
+    }
+
     /// Has every sleeper of the object look again.
     pub(crate) fn wake_all(&self) {
         wake_all(&self.region);

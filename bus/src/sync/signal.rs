@@ -50,6 +50,18 @@ pub(crate) fn reset(region: &SyncRegion) -> bool {
     region.control().main.0.value.fetch_and(!SET, Relaxed) & SET != 0 // it tells of nothing but itself
 }
 
+/// Whether it is set, as one who looks on sees it.
+#[cfg(not(loom))]
+pub(crate) fn is_set(region: &SyncRegion) -> bool {
+    region.control().main.0.value.load(Relaxed) & SET != 0
+}
+
+/// Whether only a reset resets it.
+#[cfg(not(loom))]
+pub(crate) fn is_manual(region: &SyncRegion) -> bool {
+    region.control().main.0.value.load(Relaxed) & MANUAL != 0
+}
+
 /// Waits until it is set, or until `deadline_ns`.
 pub(crate) fn wait(seat: &Seat, deadline_ns: u64) -> Waited {
     let region = &*seat.region;

@@ -16,7 +16,7 @@ use crate::crash;
 use crate::sync::region::SyncRegion;
 
 /// Somebody may sleep.
-const SLEEPERS: u32 = 1;
+pub(crate) const SLEEPERS: u32 = 1;
 const CHANGE: u32 = 2;
 
 /// Says that the caller may sleep: it looks after this, and sleeps while the word is what this returned.

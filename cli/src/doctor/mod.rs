@@ -1,7 +1,8 @@
 //! `shmbus doctor`: what may be in the way on this machine, and what to do about it.
 //!
-//! The checks are in two files: `machine` is what the kernel offers, `place` what is in the directory. Each makes findings; here they are printed.
+//! The checks are in three files: `machine` is what the kernel offers, `place` what is in the directory, `locks` what of that is locks. Each makes findings; here they are printed.
 
+mod locks;
 mod machine;
 mod place;
 

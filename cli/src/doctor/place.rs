@@ -145,6 +145,10 @@ pub(super) fn contents(dir: Option<&Path>) -> Vec<Finding> {
     }
     let finding = format!("{whole} can be read");
     findings.push(Finding::new("topics", Level::Ok, finding).fact("readable", whole));
+    match super::locks::contents(&directory) {
+        Ok(locks) => findings.extend(locks),
+        Err(error) => findings.push(unreadable("locks", error)),
+    }
     findings
 }
 
