@@ -109,6 +109,7 @@ pub(crate) fn a_subscriber_that_may_not_write_is_helped_by_a_living_publisher_an
         stage.until("the reader attaches", || next().is_some());
         let (mut counter, mut feed) = (0, 1);
         let stalled = || stage.board.word(STALLED).load(SeqCst);
+        let mut told = 0;
         for round in 0..kills(plan, 20) {
             let mut publisher = topic.publisher().unwrap();
             publish(&mut publisher, 0, &mut counter, random.below(0..10));
@@ -123,10 +124,20 @@ pub(crate) fn a_subscriber_that_may_not_write_is_helped_by_a_living_publisher_an
                 alive.take().unwrap().kill();
             }
             if round % 2 == 0 {
-                // The last publisher leaves: nobody can help.
+                // The last publisher leaves: nobody can help, if it has not done so already, where it took long over the three.
                 drop(publisher);
-                stage.until("the reader is told", || stalled() == sequence + 1);
-                assert_eq!(next(), Some(sequence));
+                let is_helped = || next().unwrap() > sequence;
+                // Twice: the first time it may be about to say what it was told before.
+                for _ in 0..2 {
+                    stage.board.word(STALLED).store(0, SeqCst);
+                    stage.until("the reader is told", || stalled() == sequence + 1 || is_helped());
+                }
+                if is_helped() {
+                    stage.until("it goes on", || next().unwrap() == behind + 1);
+                } else {
+                    assert_eq!(next(), Some(sequence));
+                    told += 1;
+                }
                 publisher = topic.publisher().unwrap();
             }
             // Any publisher that does anything. A lossy one is not lapped here: the ring holds what is published in eight seconds.
@@ -152,6 +163,7 @@ pub(crate) fn a_subscriber_that_may_not_write_is_helped_by_a_living_publisher_an
                 stage.until("the message comes all the same", || next() == Some(committed + 1));
             }
         }
+        assert!(told > 0, "there was always help");
         stage.publish_end(&topic);
         reader.done();
         drop(topic);
