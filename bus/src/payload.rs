@@ -39,6 +39,10 @@ pub trait Payload: sealed::Sealed + Send + Sync + 'static {
     fn carried() -> Carried;
     #[doc(hidden)]
     fn bytes(&self) -> &[u8];
+    /// Calls `f` with a copy, where that is possible: so that a message that was built in registers need not be in memory for the sake of a call that is
+    /// hardly ever made.
+    #[doc(hidden)]
+    fn apart<R>(&self, f: impl FnOnce(&Self) -> R) -> R;
     #[doc(hidden)]
     fn from_bytes(bytes: &[u8]) -> Option<&Self>;
     #[doc(hidden)]
@@ -114,6 +118,11 @@ impl<T: Message> Payload for T {
     }
 
     #[inline]
+    fn apart<R>(&self, f: impl FnOnce(&Self) -> R) -> R {
+        f(&{ *self })
+    }
+
+    #[inline]
     fn from_bytes(bytes: &[u8]) -> Option<&T> {
         bytemuck::try_from_bytes(bytes).ok()
     }
@@ -134,6 +143,11 @@ impl<T: Message> Payload for [T] {
     #[inline]
     fn bytes(&self) -> &[u8] {
         bytemuck::cast_slice(self)
+    }
+
+    #[inline]
+    fn apart<R>(&self, f: impl FnOnce(&Self) -> R) -> R {
+        f(self)
     }
 
     #[inline]

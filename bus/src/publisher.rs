@@ -123,7 +123,9 @@ impl<T: Payload + ?Sized> Publisher<T> {
         self.check(bytes.len())?;
         let place = match self.ring.place(&self.participant.region) {
             Some(place) => place,
-            None if self.shared.is_some() => return self.publish_shared(bytes, deadline_ns),
+            None if self.shared.is_some() => {
+                return message.apart(|message| self.publish_shared(message.bytes(), deadline_ns));
+            }
             None => self.open(deadline_ns)?,
         };
         let region = &*self.participant.region;
@@ -199,7 +201,9 @@ impl<T: Payload + ?Sized> Publisher<T> {
         self.check(bytes.len())?;
         let place = match self.ring.place(&self.participant.region) {
             Some(place) => place,
-            None if self.shared.is_some() => return self.publish_shared(bytes, FOREVER),
+            None if self.shared.is_some() => {
+                return message.apart(|message| self.publish_shared(message.bytes(), FOREVER));
+            }
             None => {
                 self.tell(untold); // before anybody is waited for
                 self.open(FOREVER)?

@@ -11,7 +11,7 @@ use shmbus_bench::transport::{Channel, Receiver, Sender, Transport, Wait};
 
 use crate::figures::median;
 use crate::partner::{Partner, Scratch, pause};
-use crate::transports::{Iceoryx2, OfLength, Ringfire, ShaqBroadcast, Shmbus};
+use crate::transports::{Iceoryx2, Of, Ringfire, ShaqBroadcast, Shmbus};
 use crate::{raw, transports};
 
 const VARIANT: &str = "a subscriber that the publisher waits for is killed";
@@ -40,10 +40,10 @@ fn channel(directory: &Path) -> Channel {
 macro_rules! with {
     ($name:expr, $what:ident($($argument:expr),*)) => {
         match $name {
-            "shmbus" => $what(&OfLength(Shmbus), $($argument),*),
-            "ringfire" => $what(&OfLength(Ringfire::LOSSLESS), $($argument),*),
-            "shaq broadcast" => $what(&OfLength(ShaqBroadcast { batch: false }), $($argument),*),
-            name if name.starts_with("iceoryx2") => $what(&OfLength(Iceoryx2), $($argument),*),
+            "shmbus" => $what(&Of::<6, _>(Shmbus), $($argument),*),
+            "ringfire" => $what(&Of::<6, _>(Ringfire::LOSSLESS), $($argument),*),
+            "shaq broadcast" => $what(&Of::<6, _>(ShaqBroadcast { batch: false }), $($argument),*),
+            name if name.starts_with("iceoryx2") => $what(&Of::<6, _>(Iceoryx2), $($argument),*),
             name => bail!("there is no transport {name}"),
         }
     };

@@ -11,6 +11,7 @@ use shmbus_bench::transport::{Abilities, Channel, Wait};
 
 use super::of_length::{Put, Take, Typed, Words};
 
+#[derive(Clone, Copy)]
 pub(crate) struct Iceoryx2;
 
 type Here = ipc::Service;

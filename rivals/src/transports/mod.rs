@@ -15,7 +15,8 @@ use shmbus_bench::{BARE_RING, SHMBUS, Transports};
 use self::bcast::Bcast;
 pub(crate) use self::iceoryx2::{Iceoryx2, node, sweep};
 use self::ipc_channel::IpcChannel;
-pub(crate) use self::of_length::OfLength;
+pub(crate) use self::of_length::Of;
+use self::of_length::of_length;
 use self::outcry::Outcry;
 pub(crate) use self::ringfire::Ringfire;
 pub(crate) use self::shaq::ShaqBroadcast;
@@ -25,15 +26,15 @@ pub(crate) use self::shmbus::Shmbus;
 /// All, in the order of the tables.
 pub(crate) const ALL: Transports = Transports::new(&[
     SHMBUS,
-    &OfLength(Shmbus),
-    &OfLength(Iceoryx2),
-    &OfLength(Ringfire::LOSSLESS),
-    &OfLength(Ringfire { batch: true, ..Ringfire::LOSSLESS }),
-    &OfLength(Ringfire { lossless: false, ..Ringfire::LOSSLESS }),
-    &OfLength(ShaqSpsc { batch: false }),
-    &OfLength(ShaqSpsc { batch: true }),
-    &OfLength(ShaqBroadcast { batch: false }),
-    &OfLength(ShaqBroadcast { batch: true }),
+    &of_length(Shmbus),
+    &of_length(Iceoryx2),
+    &of_length(Ringfire::LOSSLESS),
+    &of_length(Ringfire { batch: true, ..Ringfire::LOSSLESS }),
+    &of_length(Ringfire { lossless: false, ..Ringfire::LOSSLESS }),
+    &of_length(ShaqSpsc { batch: false }),
+    &of_length(ShaqSpsc { batch: true }),
+    &of_length(ShaqBroadcast { batch: false }),
+    &of_length(ShaqBroadcast { batch: true }),
     &Outcry,
     &Bcast,
     &IpcChannel,

@@ -4,6 +4,7 @@ use std::num::NonZeroUsize;
 
 use anyhow::{Context, Result};
 use bytemuck::{Pod, Zeroable};
+use shmbus_bench::ByLength;
 use shmbus_bench::transport::{Abilities, Channel, Receiver, Sender, Transport};
 
 /// A message of so many words.
@@ -39,58 +40,50 @@ pub(crate) trait Take<const N: usize> {
     fn take<R>(&mut self, look: impl FnOnce(&Words<N>) -> R) -> Result<R>;
 }
 
-/// The same for messages of two lengths, 48 and 64 bytes; other ones up to 64 go in the longer type. Each more costs a minute of building.
-pub(crate) struct OfLength<T>(pub(crate) T);
-
-/// One of each length, and how many bytes of it are the message where that is not known when the program is compiled.
-pub(crate) enum Ends<A, B> {
-    L48(A),
-    L64(B, usize),
+/// A typed transport for messages of 48 bytes, and the same of 64 for all others, which are shorter or as long. Each length more costs a minute of building.
+pub(crate) const fn of_length<T: Typed + Copy>(typed: T) -> ByLength<Of<6, T>, Of<LONGEST, T>> {
+    ByLength { of_48: Of(typed), of_any: Of(typed) }
 }
 
-const LONGEST: usize = 64;
+/// A typed transport with messages of `N` words, of which those at the end may be unused.
+pub(crate) struct Of<const N: usize, T>(pub(crate) T);
 
-pub(crate) type Senders<T> = Ends<<T as Typed>::Sender<6>, <T as Typed>::Sender<8>>;
+const LONGEST: usize = 8;
 
-pub(crate) type Receivers<T> = Ends<<T as Typed>::Receiver<6>, <T as Typed>::Receiver<8>>;
-
-impl<T: Typed> Transport for OfLength<T> {
-    type Sender = Senders<T>;
-    type Receiver = Receivers<T>;
+impl<const N: usize, T: Typed> Transport for Of<N, T> {
+    type Sender = Outlet<N, T::Sender<N>>;
+    type Receiver = Inlet<N, T::Receiver<N>>;
 
     fn name(&self) -> &'static str {
         self.0.name()
     }
 
     fn abilities(&self) -> Abilities {
-        Abilities { payload_max: LONGEST, ..self.0.abilities() }
+        Abilities { payload_max: N * 8, ..self.0.abilities() }
     }
 
     fn create(&self, channel: &Channel) -> Result<()> {
-        match channel.payload {
-            48 => self.0.create::<6>(channel),
-            _ => self.0.create::<8>(channel),
-        }
+        self.0.create::<N>(channel)
     }
 
-    fn listen(&self, channel: &Channel, index: usize) -> Result<Receivers<T>> {
-        Ok(match channel.payload {
-            48 => Ends::L48(self.0.listen(channel, index)?),
-            len => Ends::L64(self.0.listen(channel, index)?, len),
-        })
+    fn listen(&self, channel: &Channel, index: usize) -> Result<Self::Receiver> {
+        Ok(Inlet(self.0.listen(channel, index)?, channel.payload))
     }
 
-    fn connect(&self, channel: &Channel) -> Result<Senders<T>> {
-        Ok(match channel.payload {
-            48 => Ends::L48(self.0.connect(channel)?),
-            len => Ends::L64(self.0.connect(channel)?, len),
-        })
+    fn connect(&self, channel: &Channel) -> Result<Self::Sender> {
+        Ok(Outlet(self.0.connect(channel)?))
     }
 
     fn remove(&self, channel: &Channel) {
         self.0.remove(channel);
     }
 }
+
+/// The end that sends.
+pub(crate) struct Outlet<const N: usize, E>(E);
+
+/// The end that receives, and how many bytes of a message are used.
+pub(crate) struct Inlet<const N: usize, E>(E, usize);
 
 #[inline(always)]
 fn put<const N: usize>(sender: &mut impl Put<N>, message: &[u8]) -> Result<()>
@@ -107,44 +100,41 @@ where
     sender.put(&longer)
 }
 
+/// What is used of a message: all of it, which is known when this is compiled, but of the longest type.
 #[inline(always)]
 fn part<const N: usize>(message: &Words<N>, len: usize) -> &[u8] {
     let bytes = bytemuck::cast_slice(message);
-    bytes.get(..len).unwrap_or(bytes)
+    if N == LONGEST { bytes.get(..len).unwrap_or(bytes) } else { bytes }
 }
 
-impl<A: Put<6>, B: Put<8>> Sender for Ends<A, B> {
+impl<const N: usize, E: Put<N>> Sender for Outlet<N, E>
+where
+    Words<N>: Pod,
+{
     #[inline(always)]
     fn send(&mut self, message: &[u8]) -> Result<()> {
-        match self {
-            Ends::L48(sender) => put(sender, message),
-            Ends::L64(sender, _) => put(sender, message),
-        }
+        put(&mut self.0, message)
     }
 }
 
-impl<A: Take<6>, B: Take<8>> Receiver for Ends<A, B> {
+impl<const N: usize, E: Take<N>> Receiver for Inlet<N, E>
+where
+    Words<N>: Pod,
+{
     fn accept(&mut self) -> Result<()> {
-        match self {
-            Ends::L48(receiver) => receiver.accept(),
-            Ends::L64(receiver, _) => receiver.accept(),
-        }
+        self.0.accept()
     }
 
     #[inline(always)]
     fn try_receive<R>(&mut self, look: impl FnOnce(&[u8]) -> R) -> Result<Option<R>> {
-        match self {
-            Ends::L48(receiver) => receiver.try_take(|message| look(part(message, 48))),
-            Ends::L64(receiver, len) => receiver.try_take(|message| look(part(message, *len))),
-        }
+        let Inlet(receiver, len) = self;
+        receiver.try_take(|message| look(part(message, *len)))
     }
 
     #[inline(always)]
     fn receive<R>(&mut self, look: impl FnOnce(&[u8]) -> R) -> Result<R> {
-        match self {
-            Ends::L48(receiver) => receiver.take(|message| look(part(message, 48))),
-            Ends::L64(receiver, len) => receiver.take(|message| look(part(message, *len))),
-        }
+        let Inlet(receiver, len) = self;
+        receiver.take(|message| look(part(message, *len)))
     }
 }
 

@@ -11,6 +11,7 @@ use shmbus_bench::transport::{Abilities, Channel, Spin, Wait};
 
 use super::of_length::{Batch, Put, Take, Typed, Words};
 
+#[derive(Clone, Copy)]
 pub(crate) struct Ringfire {
     pub(crate) lossless: bool,
     /// Consumers take several at once.

@@ -47,6 +47,7 @@ impl Pause {
 }
 
 /// The queue with one consumer.
+#[derive(Clone, Copy)]
 pub(crate) struct ShaqSpsc {
     /// Consumers take several at once.
     pub(crate) batch: bool,
@@ -142,6 +143,7 @@ impl<const N: usize> Take<N> for SpscConsumer<N> {
 }
 
 /// The queue with many consumers.
+#[derive(Clone, Copy)]
 pub(crate) struct ShaqBroadcast {
     /// Consumers take several at once.
     pub(crate) batch: bool,

@@ -7,6 +7,7 @@ use shmbus_bench::transport::{Abilities, Channel, Spin, Wait};
 use super::of_length::{Batch, Put, Take, Typed, Words};
 
 /// Reliable.
+#[derive(Clone, Copy)]
 pub(crate) struct Shmbus;
 
 pub(crate) struct Outlet<const N: usize>(Publisher<Words<N>>, Option<Spin>);
