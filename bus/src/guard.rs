@@ -53,6 +53,8 @@ mod publishing {
     use crate::layout::{Bell, GUARDED_LIMIT};
     use crate::region::{EntryIndex, Region};
     use crate::registry::{self, Kind, State};
+    #[cfg(not(loom))]
+    use crate::repair::STALL_CHECK_NS;
     use crate::ring::table;
     #[cfg(loom)]
     use loom::thread::yield_now;
@@ -110,6 +112,9 @@ mod publishing {
     /// A debt grows while its owner is in the way, whatever its cursor does meanwhile, and shrinks ten times slower while it is not. Who owes its
     /// whole patience is lossy from then on. So nobody costs publishers more than its patience at once, and a tenth of the time in the long run;
     /// leaving and joining again changes nothing, for a page is one user's for ever, and its debt stays.
+    ///
+    /// A publisher may give up and try again later. Who is in the way of the same block then has been so ever since; who is not has been
+    /// for a while that nobody knows, and as much of it counts as a publisher that waits would have slept.
     #[cfg(not(loom))]
     pub(crate) struct Debts {
         debts: Vec<Debt>,
@@ -137,7 +142,7 @@ mod publishing {
         /// Looks who keeps block `number` from being opened, and evicts who owes too much. How many there were.
         #[cold]
         pub(crate) fn charge(&mut self, region: &Region, number: u64, now_ns: u64) -> u32 {
-            self.settle(now_ns);
+            self.settle(now_ns, u64::MAX);
             let mut evicted = 0;
             for index in table::who_forbids(region, number) {
                 let Some(grant) = region.grant(index) else { continue };
@@ -166,15 +171,16 @@ mod publishing {
         #[cold]
         pub(crate) fn done(&mut self, now_ns: u64) {
             if self.debts.iter().any(|debt| debt.in_the_way) {
-                self.settle(now_ns);
+                self.settle(now_ns, STALL_CHECK_NS);
             }
         }
 
-        fn settle(&mut self, now_ns: u64) {
+        /// Of who was in the way `most_ns` counts.
+        fn settle(&mut self, now_ns: u64, most_ns: u64) {
             for debt in &mut self.debts {
                 let passed_ns = now_ns.saturating_sub(debt.seen_ns);
                 debt.owed_ns = match core::mem::take(&mut debt.in_the_way) {
-                    true => debt.owed_ns.saturating_add(passed_ns),
+                    true => debt.owed_ns.saturating_add(passed_ns.min(most_ns)),
                     false => debt.owed_ns.saturating_sub(passed_ns / REST),
                 };
                 debt.seen_ns = now_ns;
