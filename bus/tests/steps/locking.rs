@@ -10,7 +10,8 @@ use crate::processes::{Part, Role};
 use crate::victim::{Victim, between_marks, open, ready};
 use crate::world::World;
 
-pub(crate) const ROLES: &[Part] = &[("lock", lock), ("owner", owner)];
+pub(crate) const ROLES: &[Part] =
+    &[("lock", lock), ("lock_asleep", lock_asleep), ("owner", owner)];
 
 const LOCK: Operation = Operation { role: "lock", shared: true, ..PLAIN };
 
@@ -23,6 +24,16 @@ fn lock(role: &Role) {
     let mut publisher = victim.topic.publisher().unwrap();
     let got = between_marks(|| with_lock_of(&publisher, || ()));
     assert!(got.is_some(), "a second is more than enough behind nobody, or behind the dead");
+    victim.publish(&mut publisher);
+}
+
+/// By a clock that stands: else the second may be over before its owner is killed.
+fn lock_asleep(role: &Role) {
+    let mut victim = Victim::new(role);
+    let mut publisher = victim.topic.publisher().unwrap();
+    victim.stop_the_clock();
+    let got = between_marks(|| with_lock_of(&publisher, || ()));
+    assert!(got.is_some(), "its owner is dead");
     victim.publish(&mut publisher);
 }
 
@@ -44,5 +55,5 @@ pub(crate) fn a_lock_is_taken_from_one_killed_with_it(plan: &Plan) {
 pub(crate) fn a_lock_is_waited_for_until_its_owner_is_killed(plan: &Plan) {
     let begun = |world: &mut World| world.in_the_way = Some(world.bystander("owner"));
     let wake = World::kill_who_is_in_the_way;
-    test(plan, Operation { may_sleep: true, begun, wake, ..LOCK });
+    test(plan, Operation { role: "lock_asleep", may_sleep: true, begun, wake, ..LOCK });
 }
