@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use shmbus_sys::clock::{monotonic_ns, sleep_until_ns};
 
 use crate::latency::{Latency, Schedule};
-use crate::message::{Any, END, Fixed48, Ledger, Shape, Taken, write, write_bytes};
+use crate::message::{END, Ledger, Shape, Taken, write, write_bytes};
 use crate::placement::{median, pin};
 use crate::registry::Transports;
 use crate::transport::{Channel, Receiver, Sender, Transport, next};
@@ -165,14 +165,7 @@ pub(crate) fn run(transports: Transports, task: &str) -> Result<()> {
 }
 
 /// Plays a role over a transport.
-pub(crate) fn play<T: Transport>(transport: &T, task: &Task, steps: &mut Steps) -> Result<Report> {
-    match task.channel.payload {
-        48 => play_shaped(transport, task, steps, Fixed48),
-        len => play_shaped(transport, task, steps, Any(len)),
-    }
-}
-
-fn play_shaped<T: Transport>(
+pub(crate) fn play<T: Transport>(
     transport: &T,
     task: &Task,
     steps: &mut Steps,

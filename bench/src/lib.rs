@@ -34,5 +34,5 @@ mod transports;
 pub use arguments::{Arguments, run, run_with};
 pub use latency::Latency;
 pub use placement::started_as;
-pub use registry::{Registered, Transports};
+pub use registry::{ByLength, Registered, Transports};
 pub use transports::{BARE_RING, OWN, SHMBUS};

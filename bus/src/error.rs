@@ -385,10 +385,10 @@ pub enum PublishError {
 /// A message was not published without waiting.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum TryPublishError<M> {
-    /// A reliable subscriber has not received what stands in its place; here is the message again.
+pub enum TryPublishError {
+    /// A reliable subscriber has not received what stands in its place.
     #[error("a reliable subscriber has not made room")]
-    Full(M),
+    Full,
     /// As for every other publish.
     #[error(transparent)]
     Failed(#[from] PublishError),

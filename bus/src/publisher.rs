@@ -88,9 +88,21 @@ impl<T: Payload + ?Sized> Publisher<T> {
     ///
     /// # Errors
     /// See [`PublishError`]; nothing was published then.
-    #[inline]
+    #[inline(always)] // as `Subscriber::try_receive`
     pub fn publish(&mut self, message: &T) -> Result<u64, PublishError> {
         self.publish_until(message, FOREVER)
+    }
+
+    /// Publishes a copy of `message` if that is possible without waiting.
+    ///
+    /// # Errors
+    /// [`TryPublishError::Full`] where it is not; else as [`Publisher::publish`].
+    #[inline(always)]
+    pub fn try_publish(&mut self, message: &T) -> Result<u64, TryPublishError> {
+        match self.publish_until(message, AT_ONCE) {
+            Err(PublishError::TimedOut) => Err(TryPublishError::Full),
+            other => Ok(other?),
+        }
     }
 
     /// [`Publisher::publish`], waiting `timeout` at most.
@@ -109,7 +121,7 @@ impl<T: Payload + ?Sized> Publisher<T> {
     ) -> Result<u64, PublishError> {
         let bytes = message.bytes();
         self.check(bytes.len())?;
-        let place = match self.ring.place() {
+        let place = match self.ring.place(&self.participant.region) {
             Some(place) => place,
             None if self.shared.is_some() => return self.publish_shared(bytes, deadline_ns),
             None => self.open(deadline_ns)?,
@@ -185,7 +197,7 @@ impl<T: Payload + ?Sized> Publisher<T> {
     fn publish_untold(&mut self, message: &T, untold: &mut bool) -> Result<u64, PublishError> {
         let bytes = message.bytes();
         self.check(bytes.len())?;
-        let place = match self.ring.place() {
+        let place = match self.ring.place(&self.participant.region) {
             Some(place) => place,
             None if self.shared.is_some() => return self.publish_shared(bytes, FOREVER),
             None => {
@@ -299,7 +311,10 @@ impl<T: Payload + ?Sized> Publisher<T> {
         }
         crash::point("loan.written");
         match claim {
-            None => Ok(self.commit(self.ring.written(), message.bytes().len() as u32)),
+            None => {
+                let place = self.ring.written(&self.participant.region);
+                Ok(self.commit(place, message.bytes().len() as u32))
+            }
             Some(claim) => self.commit_shared_loan(message.bytes(), claim),
         }
     }
@@ -406,7 +421,7 @@ impl<T: Payload + ?Sized> Publisher<T> {
     #[inline(always)] // so that a message built by the caller is built in its slot
     pub(crate) fn loan_bytes(&mut self, len: usize) -> Result<Loan<'_, T>, PublishError> {
         self.check(len)?;
-        let (at, claim) = match self.ring.place() {
+        let (at, claim) = match self.ring.place(&self.participant.region) {
             Some(place) => (place.at, None),
             None if self.shared.is_some() => {
                 let claim = self.claim(FOREVER)?;
@@ -435,18 +450,6 @@ fn now_ns() -> u64 {
 }
 
 impl<T: Payload> Publisher<T> {
-    /// Publishes `message` if that is possible without waiting.
-    ///
-    /// # Errors
-    /// [`TryPublishError::Full`] gives the message back.
-    #[inline]
-    pub fn try_publish(&mut self, message: T) -> Result<u64, TryPublishError<T>> {
-        match self.publish_until(&message, AT_ONCE) {
-            Err(PublishError::TimedOut) => Err(TryPublishError::Full(message)),
-            other => Ok(other?),
-        }
-    }
-
     /// Publishes a copy of each of `messages`, in order, and returns the sequence of the first (of none: the next sequence). Waits as
     /// [`Publisher::publish`] does.
     ///
@@ -476,18 +479,6 @@ impl<T: Payload> Publisher<T> {
 }
 
 impl<T: Message> Publisher<[T]> {
-    /// Publishes `message` if that is possible without waiting.
-    ///
-    /// # Errors
-    /// [`TryPublishError::Full`] gives the message back.
-    #[inline]
-    pub fn try_publish<'a>(&mut self, message: &'a [T]) -> Result<u64, TryPublishError<&'a [T]>> {
-        match self.publish_until(message, AT_ONCE) {
-            Err(PublishError::TimedOut) => Err(TryPublishError::Full(message)),
-            other => Ok(other?),
-        }
-    }
-
     /// Publishes a copy of each of `messages`, in order; else as for topics of one type.
     ///
     /// # Errors

@@ -5,11 +5,11 @@ use std::ops::{Deref, DerefMut};
 use bytemuck::TransparentWrapper;
 
 use crate::directory::Directory;
-use crate::error::{CreateError, PublishAllError, PublishError, TryPublishError};
+use crate::error::{CreateError, PublishAllError, PublishError};
 use crate::loan::Loan;
 use crate::options::TopicOptions;
 use crate::payload::{Carried, Payload};
-use crate::publisher::{AT_ONCE, Publisher};
+use crate::publisher::Publisher;
 use crate::schema::Schema;
 use crate::topic::Topic;
 
@@ -113,17 +113,6 @@ impl RawTopic {
 }
 
 impl Publisher<Raw> {
-    /// Publishes `message` if that is possible without waiting.
-    ///
-    /// # Errors
-    /// [`TryPublishError::Full`] gives the message back.
-    pub fn try_publish<'a>(&mut self, message: &'a Raw) -> Result<u64, TryPublishError<&'a Raw>> {
-        match self.publish_until(message, AT_ONCE) {
-            Err(PublishError::TimedOut) => Err(TryPublishError::Full(message)),
-            other => Ok(other?),
-        }
-    }
-
     /// Publishes a copy of each of `messages`, in order; else as for topics of one type.
     ///
     /// # Errors

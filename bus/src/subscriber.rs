@@ -88,7 +88,7 @@ impl<T: Payload + ?Sized> Subscriber<T> {
     ///
     /// # Errors
     /// [`ReceiveError::Retired`] when the topic was removed and everything in it has been received; see [`ReceiveError`].
-    #[inline]
+    #[inline(always)] // a result as large as this would come back through memory, written in pieces and read as a whole: a stall for each message
     pub fn try_receive(&mut self) -> Result<Option<Sample<'_, T>>, ReceiveError> {
         match self.poll()? {
             Some((at, sequence)) => self.sample(at, sequence).map(Some),
@@ -102,10 +102,12 @@ impl<T: Payload + ?Sized> Subscriber<T> {
     /// As [`Subscriber::try_receive`].
     #[inline]
     pub fn receive(&mut self) -> Result<Sample<'_, T>, ReceiveError> {
+        let mut found = self.poll()?; // no call where it is there
         loop {
-            if let Some((at, sequence)) = self.wait(u64::MAX)? {
+            if let Some((at, sequence)) = found {
                 return self.sample(at, sequence);
             }
+            found = self.wait(u64::MAX)?;
         }
     }
 
@@ -148,7 +150,7 @@ impl<T: Payload + ?Sized> Subscriber<T> {
     }
 
     /// Looks once. Goes past the message that it returns.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn poll(&mut self) -> Result<Option<(SlotAt, u64)>, ReceiveError> {
         if self.seat.participant.attachment.is_forked() {
             return Err(ReceiveError::Forked);
@@ -177,7 +179,8 @@ impl<T: Payload + ?Sized> Subscriber<T> {
     }
 
     /// Nothing is there: because nothing comes any more?
-    #[inline]
+    #[cold]
+    #[inline(never)]
     fn nothing(&mut self) -> Result<Option<(SlotAt, u64)>, ReceiveError> {
         let Participant { attachment, region, .. } = &self.seat.participant;
         let retired = region.control().notices.0.retired.load(Acquire) != 0; // [notice]
@@ -263,7 +266,7 @@ impl<T: Payload + ?Sized> Subscriber<T> {
     }
 
     /// The message in a slot that [`Subscriber::poll`] has found.
-    #[inline]
+    #[inline(always)]
     fn sample(&mut self, at: SlotAt, sequence: u64) -> Result<Sample<'_, T>, ReceiveError> {
         // SAFETY: the reader has seen the stamp in this slot and pins its block until its next call, which the sample's borrow
         // of `self` rules out.
@@ -328,7 +331,7 @@ impl<T: Message> Subscriber<T> {
 ///
 /// # Safety
 /// The reader of `seat` has seen the stamp of `sequence` in this slot, in a block that it pins for `'a`.
-#[inline]
+#[inline(always)]
 pub(crate) unsafe fn sample<'a, T: Payload + ?Sized>(
     seat: &'a Arc<Seat>,
     at: SlotAt,

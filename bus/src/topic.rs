@@ -279,7 +279,7 @@ impl<T: Payload + ?Sized> Topic<T> {
         let shared = region.geometry().shared;
         sweep::now(&participant, dead);
         let (ring, shared) = if shared {
-            (ExclusiveRing::unused(&region)?, Some(SharedRing::new(&region, participant.index)))
+            (ExclusiveRing::unused(&region), Some(SharedRing::new(&region, participant.index)))
         } else {
             (ExclusiveRing::take_over(&region)?, None)
         };

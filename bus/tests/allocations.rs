@@ -79,7 +79,7 @@ fn nothing_is_allocated_by_publishing_and_receiving() {
         let count = allocations(|| {
             for i in 0..2_000 {
                 publisher.publish(&[i; 6]).unwrap();
-                publisher.try_publish([i; 6]).unwrap();
+                publisher.try_publish(&[i; 6]).unwrap();
                 let mut loan = publisher.loan().unwrap();
                 *loan = [i; 6];
                 loan.commit().unwrap();
@@ -147,12 +147,12 @@ fn nothing_is_allocated_by_waiting() {
         let count = allocations(|| {
             assert!(subscriber.receive_timeout(short).unwrap().is_none());
             let full = loop {
-                match publisher.try_publish(1) {
+                match publisher.try_publish(&1) {
                     Ok(_) => {}
                     Err(refused) => break refused,
                 }
             };
-            assert!(matches!(full, TryPublishError::Full(1)));
+            assert!(matches!(full, TryPublishError::Full));
             assert!(matches!(publisher.publish_timeout(&1, short), Err(PublishError::TimedOut)));
         });
         assert_eq!(count, 0, "{name}");

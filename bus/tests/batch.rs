@@ -236,7 +236,7 @@ fn a_reliable_subscriber_goes_forward_only_and_publishers_wait_for_what_is_left(
     let topic = topic(&directory);
     let mut publisher = topic.publisher().unwrap();
     let mut subscriber = topic.subscriber(Delivery::Reliable).unwrap();
-    while publisher.try_publish(publisher.sequence()).is_ok() {}
+    while publisher.try_publish(&publisher.sequence()).is_ok() {}
     let end = publisher.sequence();
     assert_eq!(*subscriber.receive().unwrap(), 0);
     assert_eq!(subscriber.seek(0), Err(SeekError::Back { sequence: 0, position: 1 }));
@@ -245,7 +245,7 @@ fn a_reliable_subscriber_goes_forward_only_and_publishers_wait_for_what_is_left(
     let sample = subscriber.receive().unwrap();
     assert_eq!((*sample, sample.missed_before()), (60, 59));
     // What it has passed over may go, what it has not may not.
-    while publisher.try_publish(publisher.sequence()).is_ok() {}
+    while publisher.try_publish(&publisher.sequence()).is_ok() {}
     assert_eq!(publisher.sequence(), 56 + 128);
     for expected in 61..publisher.sequence() {
         let sample = subscriber.receive().unwrap();

@@ -64,7 +64,7 @@ fn a_publisher_that_waits_for_a_living_subscriber_looks_every_5_ms() {
     let topic = Topic::<u64>::create_in(&directory, "full", &options()).unwrap();
     let _in_the_way = topic.subscriber(Delivery::Reliable).unwrap();
     let mut publisher = topic.publisher().unwrap();
-    while publisher.try_publish(1).is_ok() {}
+    while publisher.try_publish(&1).is_ok() {}
     sleeps_no_more_often_than("a publisher", STUCK, || {
         publisher.publish_timeout(&1, WAIT).is_err()
     });

@@ -33,10 +33,10 @@ fn a_subscriber_that_was_behind_long_ago_is_not_evicted_for_it() {
         topic.subscriber(Delivery::ReliableFor(Duration::from_millis(500))).unwrap();
     let mut a = topic.publisher().unwrap();
     let mut b = topic.publisher().unwrap();
-    while a.try_publish(1).is_ok() {}
+    while a.try_publish(&1).is_ok() {}
     while subscriber.try_receive().unwrap().is_some() {}
     std::thread::sleep(Duration::from_millis(600));
-    while b.try_publish(2).is_ok() {}
+    while b.try_publish(&2).is_ok() {}
     // It is full since this moment.
     assert_eq!(
         a.publish_timeout(&3, Duration::from_millis(20)),

@@ -142,7 +142,7 @@ fn a_reliable_subscriber_stops_shared_publishers() {
     let mut subscriber = topic.subscriber(Delivery::Reliable).unwrap();
     let mut a = topic.publisher().unwrap();
     let mut count = 0;
-    while a.try_publish(count).is_ok() {
+    while a.try_publish(&count).is_ok() {
         count += 1;
     }
     let mut b = topic.publisher().unwrap();

@@ -378,7 +378,7 @@ impl Stream<'_> {
     fn publish_one(&mut self, message: &[u8]) -> Result<()> {
         match self.publisher.try_publish(Raw::new(message)) {
             Ok(_) => {}
-            Err(TryPublishError::Full(_)) => self.publish_waiting(message)?,
+            Err(TryPublishError::Full) => self.publish_waiting(message)?,
             Err(TryPublishError::Failed(error)) => return Err(error.into()),
             Err(error) => bail!("{error}"),
         }

@@ -258,7 +258,7 @@ impl<'a> Play<'a> {
         let message = self.message();
         let (bytes, len) = message.bytes();
         let mut published = feed.handle.try_publish(&bytes[..len]);
-        if matches!(published, Err(TryPublishError::Full(_))) && !self.may_be_full() {
+        if matches!(published, Err(TryPublishError::Full)) && !self.may_be_full() {
             advance_ns(STALL_NS); // the dead are looked for from time to time
             published = feed.handle.try_publish(&bytes[..len]);
             assert!(published.is_ok(), "nobody is in the way: {published:?}");
@@ -267,7 +267,7 @@ impl<'a> Play<'a> {
             &mut feed,
             message,
             published.map_err(|error| match error {
-                TryPublishError::Full(_) => PublishError::TimedOut,
+                TryPublishError::Full => PublishError::TimedOut,
                 TryPublishError::Failed(error) => error,
                 _ => unreachable!("no other error"),
             }),

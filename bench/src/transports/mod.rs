@@ -11,21 +11,20 @@ use self::bare::Bare;
 use self::mailbox::{Doorbell, Mailbox};
 use self::mqueue::MessageQueue;
 use self::packet::{Packet, PacketKind};
-use self::shmbus::Shmbus;
 use self::stream::{Stream, StreamKind};
 use crate::registry::{Registered, Transports};
 
 /// shmbus, for a program that measures others beside it.
-pub const SHMBUS: &dyn Registered = &Shmbus::RELIABLE;
+pub const SHMBUS: &dyn Registered = &shmbus::RELIABLE;
 
 /// A ring for one sender and one receiver with nothing in it that a bus needs: the limit.
 pub const BARE_RING: &dyn Registered = &Bare;
 
 /// What is in this program, in the order of the tables.
 pub const OWN: Transports = Transports::new(&[
-    &Shmbus::RELIABLE,
-    &Shmbus::FENCE,
-    &Shmbus::LOSSY,
+    &shmbus::RELIABLE,
+    &shmbus::FENCE,
+    &shmbus::LOSSY,
     &Stream(StreamKind::Pipe),
     &Stream(StreamKind::Unix),
     &Packet(PacketKind::Sequenced),

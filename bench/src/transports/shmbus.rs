@@ -1,33 +1,100 @@
 //! The bus itself.
 
-use anyhow::Result;
-use shmbus::{Delivery, Directory, Publisher, Subscriber, Topic, TopicOptions, TryPublishError};
+use std::marker::PhantomData;
 
+use anyhow::{Result, anyhow};
+use shmbus::{
+    Delivery, Directory, Payload, Publisher, Subscriber, Topic, TopicOptions, TryPublishError, Wake,
+};
+
+use crate::registry::ByLength;
 use crate::transport::{Abilities, Channel, Receiver, Sender, Spin, Transport, Wait};
 
 /// Messages of 48 bytes have a type, as a program would give them; others are bytes.
-type Typed = [u64; 6];
+pub(crate) type Shmbus = ByLength<Bus<[u64; 6]>, Bus<[u8]>>;
 
-/// A topic, with the options that a program would choose for what is measured.
-pub(crate) struct Shmbus {
-    name: &'static str,
-    wake: shmbus::Wake,
-    delivery: Delivery,
+pub(crate) const RELIABLE: Shmbus = bus(super::SHMBUS_NAME, Wake::Auto, Delivery::Reliable);
+pub(crate) const FENCE: Shmbus = bus(super::SHMBUS_FENCE, Wake::Fence, Delivery::Reliable);
+pub(crate) const LOSSY: Shmbus = bus("shmbus lossy", Wake::Auto, Delivery::Lossy);
+
+const fn bus(name: &'static str, wake: Wake, delivery: Delivery) -> Shmbus {
+    let carries = PhantomData;
+    ByLength {
+        of_48: Bus { name, wake, delivery, carries },
+        of_any: Bus { name, wake, delivery, carries: PhantomData },
+    }
 }
 
-impl Shmbus {
-    pub(crate) const RELIABLE: Shmbus =
-        Shmbus { name: super::SHMBUS_NAME, wake: shmbus::Wake::Auto, delivery: Delivery::Reliable };
-    pub(crate) const FENCE: Shmbus = Shmbus {
-        name: super::SHMBUS_FENCE,
-        wake: shmbus::Wake::Fence,
-        delivery: Delivery::Reliable,
-    };
-    pub(crate) const LOSSY: Shmbus =
-        Shmbus { name: "shmbus lossy", wake: shmbus::Wake::Auto, delivery: Delivery::Lossy };
+/// A topic of one type, with the options that a program would choose for what is measured.
+pub(crate) struct Bus<P: ?Sized> {
+    name: &'static str,
+    wake: Wake,
+    delivery: Delivery,
+    carries: PhantomData<fn(&P)>,
+}
 
+/// How a message of a type is bytes, and how it is written in place.
+pub(crate) trait Carried: Payload {
+    fn of(bytes: &[u8]) -> Result<&Self>;
+    fn as_bytes(&self) -> &[u8];
+    fn write(
+        publisher: &mut Publisher<Self>,
+        len: usize,
+        write: impl FnOnce(&mut [u8]),
+    ) -> Result<()>;
+}
+
+impl Carried for [u64; 6] {
+    #[inline(always)]
+    fn of(bytes: &[u8]) -> Result<&Self> {
+        bytemuck::try_from_bytes(bytes).map_err(|error| anyhow!("a message of 48 bytes: {error}"))
+    }
+
+    #[inline(always)]
+    fn as_bytes(&self) -> &[u8] {
+        bytemuck::bytes_of(self)
+    }
+
+    #[inline(always)]
+    fn write(
+        publisher: &mut Publisher<Self>,
+        _len: usize,
+        write: impl FnOnce(&mut [u8]),
+    ) -> Result<()> {
+        let mut loan = publisher.loan()?;
+        write(bytemuck::bytes_of_mut(&mut *loan));
+        loan.commit()?;
+        Ok(())
+    }
+}
+
+impl Carried for [u8] {
+    #[inline(always)]
+    fn of(bytes: &[u8]) -> Result<&Self> {
+        Ok(bytes)
+    }
+
+    #[inline(always)]
+    fn as_bytes(&self) -> &[u8] {
+        self
+    }
+
+    #[inline(always)]
+    fn write(
+        publisher: &mut Publisher<Self>,
+        len: usize,
+        write: impl FnOnce(&mut [u8]),
+    ) -> Result<()> {
+        let mut loan = publisher.loan(len)?;
+        write(&mut loan);
+        loan.commit()?;
+        Ok(())
+    }
+}
+
+impl<P: Carried + ?Sized> Bus<P> {
     /// About 256 KiB a receiver and a few messages at least, so that blocks are not too small for many receivers.
-    pub(crate) fn options(&self, channel: &Channel) -> TopicOptions {
+    fn options(&self, channel: &Channel) -> TopicOptions {
         let receivers = channel.receivers.max(1) as u64;
         let slot = (channel.payload as u64 + 16).next_multiple_of(64);
         let depth = ((receivers << 18) / slot).next_power_of_two().clamp(4, 1 << 18);
@@ -41,21 +108,15 @@ impl Shmbus {
             ..TopicOptions::default()
         }
     }
+
+    fn open(&self, channel: &Channel) -> Result<Topic<P>> {
+        Ok(Topic::open_in(&Directory::at(&channel.directory)?, &channel.name)?)
+    }
 }
 
-pub(crate) enum Outlet {
-    Typed(Publisher<Typed>, Wait, Spin),
-    Bytes(Publisher<[u8]>, Wait, Spin),
-}
-
-pub(crate) enum Inlet {
-    Typed(Subscriber<Typed>),
-    Bytes(Subscriber<[u8]>),
-}
-
-impl Transport for Shmbus {
-    type Sender = Outlet;
-    type Receiver = Inlet;
+impl<P: Carried + ?Sized> Transport for Bus<P> {
+    type Sender = Outlet<P>;
+    type Receiver = Inlet<P>;
 
     fn name(&self) -> &'static str {
         self.name
@@ -71,97 +132,46 @@ impl Transport for Shmbus {
 
     fn create(&self, channel: &Channel) -> Result<()> {
         let directory = Directory::at(&channel.directory)?;
-        match channel.payload {
-            48 => {
-                Topic::<Typed>::create_in(&directory, &channel.name, &self.options(channel))?;
-            }
-            _ => {
-                Topic::<[u8]>::create_in(&directory, &channel.name, &self.options(channel))?;
-            }
-        }
+        Topic::<P>::create_in(&directory, &channel.name, &self.options(channel))?;
         Ok(())
     }
 
-    fn listen(&self, channel: &Channel, _index: usize) -> Result<Inlet> {
-        let directory = Directory::at(&channel.directory)?;
-        Ok(match channel.payload {
-            48 => {
-                let topic = Topic::<Typed>::open_in(&directory, &channel.name)?;
-                Inlet::Typed(topic.subscriber(self.delivery)?)
-            }
-            _ => {
-                let topic = Topic::<[u8]>::open_in(&directory, &channel.name)?;
-                Inlet::Bytes(topic.subscriber(self.delivery)?)
-            }
-        })
+    fn listen(&self, channel: &Channel, _index: usize) -> Result<Inlet<P>> {
+        Ok(Inlet(self.open(channel)?.subscriber(self.delivery)?))
     }
 
-    fn connect(&self, channel: &Channel) -> Result<Outlet> {
-        let directory = Directory::at(&channel.directory)?;
-        let (wait, spin) = (channel.wait, channel.spin());
-        Ok(match channel.payload {
-            48 => {
-                let topic = Topic::<Typed>::open_in(&directory, &channel.name)?;
-                Outlet::Typed(topic.publisher()?, wait, spin)
-            }
-            _ => {
-                let topic = Topic::<[u8]>::open_in(&directory, &channel.name)?;
-                Outlet::Bytes(topic.publisher()?, wait, spin)
-            }
-        })
+    fn connect(&self, channel: &Channel) -> Result<Outlet<P>> {
+        Ok(Outlet(self.open(channel)?.publisher()?, channel.wait, channel.spin()))
     }
 }
 
-impl Sender for Outlet {
+pub(crate) struct Outlet<P: Payload + ?Sized>(Publisher<P>, Wait, Spin);
+
+impl<P: Carried + ?Sized> Sender for Outlet<P> {
     #[inline(always)]
     fn send(&mut self, message: &[u8]) -> Result<()> {
-        match self {
-            Outlet::Typed(publisher, wait, spin) => {
-                let message: &Typed = bytemuck::try_from_bytes(message)
-                    .map_err(|error| anyhow::anyhow!("a message of 48 bytes: {error}"))?;
-                if *wait == Wait::Block {
-                    publisher.publish(message)?;
-                    return Ok(());
-                }
-                while let Err(error) = publisher.try_publish(*message) {
-                    full(error, *spin)?;
-                }
-            }
-            Outlet::Bytes(publisher, wait, spin) => {
-                if *wait == Wait::Block {
-                    publisher.publish(message)?;
-                    return Ok(());
-                }
-                while let Err(error) = publisher.try_publish(message) {
-                    full(error, *spin)?;
-                }
-            }
+        let Outlet(publisher, wait, spin) = self;
+        let message = P::of(message)?;
+        if *wait == Wait::Block {
+            publisher.publish(message)?;
+            return Ok(());
+        }
+        while let Err(error) = publisher.try_publish(message) {
+            full(error, *spin)?;
         }
         Ok(())
     }
 
     #[inline(always)]
     fn send_in_place(&mut self, len: usize, write: impl FnOnce(&mut [u8])) -> Result<()> {
-        match self {
-            Outlet::Typed(publisher, ..) => {
-                let mut loan = publisher.loan()?;
-                write(bytemuck::bytes_of_mut(&mut *loan));
-                loan.commit()?;
-            }
-            Outlet::Bytes(publisher, ..) => {
-                let mut loan = publisher.loan(len)?;
-                write(&mut loan);
-                loan.commit()?;
-            }
-        }
-        Ok(())
+        P::write(&mut self.0, len, write)
     }
 }
 
 #[cold]
-fn full<T>(error: TryPublishError<T>, spin: Spin) -> Result<()> {
+fn full(error: TryPublishError, spin: Spin) -> Result<()> {
     match error {
-        TryPublishError::Full(_) => {
+        TryPublishError::Full => {
             spin.turn();
             Ok(())
         }
@@ -170,22 +180,16 @@ fn full<T>(error: TryPublishError<T>, spin: Spin) -> Result<()> {
     }
 }
 
-impl Receiver for Inlet {
+pub(crate) struct Inlet<P: Payload + ?Sized>(Subscriber<P>);
+
+impl<P: Carried + ?Sized> Receiver for Inlet<P> {
     #[inline(always)]
     fn try_receive<R>(&mut self, look: impl FnOnce(&[u8]) -> R) -> Result<Option<R>> {
-        Ok(match self {
-            Inlet::Typed(subscriber) => {
-                subscriber.try_receive()?.map(|sample| look(bytemuck::bytes_of(&*sample)))
-            }
-            Inlet::Bytes(subscriber) => subscriber.try_receive()?.map(|sample| look(&sample)),
-        })
+        Ok(self.0.try_receive()?.map(|sample| look(sample.as_bytes())))
     }
 
     #[inline(always)]
     fn receive<R>(&mut self, look: impl FnOnce(&[u8]) -> R) -> Result<R> {
-        Ok(match self {
-            Inlet::Typed(subscriber) => look(bytemuck::bytes_of(&*subscriber.receive()?)),
-            Inlet::Bytes(subscriber) => look(&subscriber.receive()?),
-        })
+        Ok(look(self.0.receive()?.as_bytes()))
     }
 }

@@ -75,7 +75,7 @@ fn publisher(region: &Region) -> ExclusiveRing {
 
 /// As `Publisher::publish`, without the bell.
 fn publish(ring: &mut ExclusiveRing, region: &Region) -> Result<u64, Blocked> {
-    let place = match ring.place() {
+    let place = match ring.place(region) {
         Some(place) => place,
         None => ring.open(region)?,
     };

@@ -42,7 +42,8 @@ fn write(region: &Region, at: SlotAt, sequence: u64) {
 
 /// As `Publisher::publish`, without the bell, whose fence would hide missing ones.
 fn publish(ring: &mut ExclusiveRing, region: &Region) {
-    let place = ring.place().unwrap_or_else(|| ring.open(region).expect("nobody is waited for"));
+    let place =
+        ring.place(region).unwrap_or_else(|| ring.open(region).expect("nobody is waited for"));
     write(region, place.at, ring.sequence());
     ring.commit(region, place, 8, None);
 }

@@ -36,12 +36,12 @@ pub(crate) struct Place {
 /// well keep a subscriber, which another thread uses, beside its publisher.
 #[repr(align(128))]
 pub(crate) struct ExclusiveRing {
-    /// Next sequence to be committed.
+    /// Next sequence to be committed: all that a message changes here, because a store to another line than the slot's costs more than finding the slot anew.
     sequence: u64,
     /// First sequence behind the open block; `sequence == block_end` means that no block is open.
     block_end: u64,
-    /// The slot of `sequence`, while a block is open.
-    slot: SlotAt,
+    /// Where sequence 0 would lie if it were of the open block, modulo 2^64: its other slots follow from it.
+    origin: u64,
     spares: Spares,
     gate: Gate,
 }
@@ -80,16 +80,20 @@ impl ExclusiveRing {
             _ if geometry.place(head) == 0 => (geometry.block(0)?, head),
             _ => return Err(Corrupt::Stream), // in the middle of a block that the table does not name
         };
-        let slot = geometry.slot(block, head);
+        let origin = geometry.origin(block, head);
         fence(Release); // [observed]: whatever stood in the open block had left the table before I write there
-        Ok(ExclusiveRing { sequence: head, block_end, slot, spares, gate: Gate::closed() })
+        Ok(ExclusiveRing { sequence: head, block_end, origin, spares, gate: Gate::closed() })
     }
 
     /// One whose block is never open: for a topic with shared publishers.
-    pub(crate) fn unused(region: &Region) -> Result<ExclusiveRing, Corrupt> {
-        let slot = region.geometry().slot(region.geometry().block(0)?, 0);
-        let spares = Spares::none(region);
-        Ok(ExclusiveRing { sequence: 0, block_end: 0, slot, spares, gate: Gate::closed() })
+    pub(crate) fn unused(region: &Region) -> ExclusiveRing {
+        ExclusiveRing {
+            sequence: 0,
+            block_end: 0,
+            origin: 0,
+            spares: Spares::none(region),
+            gate: Gate::closed(),
+        }
     }
 
     /// The next sequence to be committed.
@@ -100,14 +104,15 @@ impl ExclusiveRing {
 
     /// The next sequence and its slot, to be written and committed; `None` where its block is not open. Asked twice, it is the same.
     #[inline]
-    pub(crate) fn place(&self) -> Option<Place> {
-        (self.sequence != self.block_end).then_some(self.written())
+    pub(crate) fn place(&self, region: &Region) -> Option<Place> {
+        (self.sequence != self.block_end).then(|| self.written(region))
     }
 
     /// [`ExclusiveRing::place`], for who has had it already.
     #[inline]
-    pub(crate) fn written(&self) -> Place {
-        Place { at: self.slot, sequence: self.sequence }
+    pub(crate) fn written(&self, region: &Region) -> Place {
+        let at = region.geometry().slot_from(self.origin, self.sequence);
+        Place { at, sequence: self.sequence }
     }
 
     /// Makes the written slot a message: `len` bytes, at `timestamp_ns` where the topic carries the time.
@@ -134,7 +139,7 @@ impl ExclusiveRing {
         len: u32,
         timestamp_ns: Option<u64>,
     ) -> u64 {
-        debug_assert_eq!(place, self.written());
+        debug_assert_eq!(place, self.written(region));
         let Place { at, sequence } = place;
         let slot = region.slot(at);
         slot.len.store(len, Relaxed);
@@ -144,7 +149,6 @@ impl ExclusiveRing {
         slot.stamp.store(message_stamp(sequence), Release); // [message]: payload, length and time, by a subscriber
         crash::point("commit.stamped");
         self.sequence = sequence + 1;
-        self.slot = region.geometry().next(at);
         sequence
     }
 
@@ -173,9 +177,9 @@ impl ExclusiveRing {
         entry.store(table::word(number, block), Release); // [table]: the stamps of the displaced block, by its late readers
         crash::point("open.stored");
         self.spares.freed(displaced);
-        self.slot = geometry.slot(block, self.sequence);
+        self.origin = geometry.origin(block, self.sequence);
         self.block_end = self.sequence + geometry.block_len;
-        Ok(self.written())
+        Ok(self.written(region))
     }
 
     /// Whether the next slot is to be had without waiting; for a publisher that is about to sleep.

@@ -35,8 +35,8 @@ impl Block {
     }
 }
 
-/// A slot of its region: where it begins, in bytes from the first slot. Made by [`Geometry::slot`], and by [`Geometry::next`]
-/// within one block; one behind a block's last slot is never used, because a ring compares its sequence first.
+/// A slot of its region: where it begins, in bytes from the first slot. Made by [`Geometry::slot`], and by [`Geometry::next`] and
+/// [`Geometry::slot_from`] within one block; one behind a block's last slot is never used, because a ring compares its sequence first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SlotAt(u64);
 
@@ -206,6 +206,17 @@ impl Geometry {
     /// The slot of `sequence`, whose block lives in `block`.
     pub(crate) fn slot(&self, block: Block, sequence: u64) -> SlotAt {
         SlotAt((u64::from(block.0) * self.block_len + self.place(sequence)) * self.slot_size)
+    }
+
+    /// Where sequence 0 would lie if it were of the block of `sequence`, which lives in `block`: modulo 2^64, as it may be before the first slot.
+    pub(crate) fn origin(&self, block: Block, sequence: u64) -> u64 {
+        self.slot(block, sequence).0.wrapping_sub(sequence.wrapping_mul(self.slot_size))
+    }
+
+    /// The slot of a `sequence` of the block whose origin this is: [`Geometry::slot`], without the block.
+    #[inline]
+    pub(crate) fn slot_from(&self, origin: u64, sequence: u64) -> SlotAt {
+        SlotAt(origin.wrapping_add(sequence.wrapping_mul(self.slot_size)))
     }
 
     /// The slot behind `at`, in the same block.

@@ -170,7 +170,7 @@ impl Reader {
     }
 
     /// The next message, if it is there. The slot stays as it is until the next call; or longer, if it is held.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn next(&mut self, region: &Region) -> Result<Next, Corrupt> {
         let next = self.look(region)?;
         match next {
@@ -182,7 +182,7 @@ impl Reader {
     }
 
     /// Goes past the message that [`Reader::look`] has found.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn pass(&mut self, region: &Region, at: SlotAt, sequence: u64) {
         self.sequence = sequence + 1;
         self.slot = region.geometry().next(at);
@@ -208,7 +208,7 @@ impl Reader {
     }
 
     /// What [`Reader::next`] would say; does not go past a message.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn look(&mut self, region: &Region) -> Result<Next, Corrupt> {
         if self.sequence == self.block_end {
             match self.enter(region)? {

@@ -14,7 +14,6 @@ use std::time::Duration;
 use super::{Random, directory, file, role};
 use shmbus::{
     Delivery, Directory, Held, Publisher, Publishers, Start, Subscriber, Topic, TopicOptions,
-    TryPublishError,
 };
 
 const PAGE: u64 = 4096;
@@ -104,9 +103,7 @@ trait Traffic: shmbus::Payload {
 impl Traffic for [u64; 3] {
     fn publish(publisher: &mut Publisher<Self>, random: &mut Random) {
         let message = [random.next(); 3];
-        if let Err(TryPublishError::Full(given_back)) = publisher.try_publish(message) {
-            assert_eq!(given_back, message);
-        }
+        _ = publisher.try_publish(&message);
     }
 
     fn loan(publisher: &mut Publisher<Self>, random: &mut Random) {
@@ -316,7 +313,7 @@ fn a_head_at_the_end_of_the_numbers_is_an_error_or_an_empty_topic() {
                 _ = topic.info();
                 if let Ok(mut publisher) = topic.publisher() {
                     for message in 0..400 {
-                        _ = publisher.try_publish(message);
+                        _ = publisher.try_publish(&message);
                         _ = early.receive_latest().map(|_| ());
                     }
                 }

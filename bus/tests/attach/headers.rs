@@ -112,7 +112,7 @@ fn use_it(directory: &Directory, name: &str) {
     let subscriber = topic.subscriber(Delivery::Lossy);
     if let Ok(mut publisher) = topic.publisher() {
         for message in 0..40 {
-            _ = publisher.try_publish(message);
+            _ = publisher.try_publish(&message);
         }
     }
     if let Ok(mut subscriber) = subscriber {

@@ -257,14 +257,14 @@ impl<'a> Survivors<'a> {
     pub(crate) fn offer(&mut self) -> bool {
         let message = Message::new(OWN, self.counter);
         let publisher = self.publisher.as_mut().expect("a publisher");
-        match publisher.try_publish(message) {
+        match publisher.try_publish(&message) {
             Ok(sequence) => {
                 self.counter += 1;
                 self.stage.board.word(PUBLISHED).store(sequence + 1, SeqCst);
                 self.gap.progress();
                 true
             }
-            Err(TryPublishError::Full(_)) => false,
+            Err(TryPublishError::Full) => false,
             Err(error) => panic!("{error}"),
         }
     }
@@ -322,7 +322,7 @@ impl<'a> Survivors<'a> {
     pub(crate) fn end(mut self, feeds: u64, unsure: &[u64]) -> Duration {
         let stage = self.stage;
         let publisher = self.publisher.as_mut().expect("a publisher");
-        stage.until("there is room", || publisher.try_publish(Message::new(END, 0)).is_ok());
+        stage.until("there is room", || publisher.try_publish(&Message::new(END, 0)).is_ok());
         stage.until("everybody comes to the end", || {
             self.receive(usize::MAX);
             self.look();

@@ -141,7 +141,7 @@ fn everything_answers_forked(
     let second = Duration::from_secs(1);
     assert_eq!(publisher.publish(&9), Err(PublishError::Forked));
     assert_eq!(publisher.publish_timeout(&9, second), Err(PublishError::Forked));
-    let tried = publisher.try_publish(9);
+    let tried = publisher.try_publish(&9);
     assert_eq!(tried, Err(TryPublishError::Failed(PublishError::Forked)));
     assert!(matches!(publisher.loan(), Err(PublishError::Forked)));
     for messages in [&[][..], &[9, 9]] {

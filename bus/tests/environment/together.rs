@@ -129,7 +129,7 @@ pub(super) fn play_churner(path: &Path) {
         match Topic::<u64>::open_or_create_in(&directory, "x/t", &small()) {
             Ok(topic) => match (topic.publisher(), topic.subscriber(Delivery::Lossy)) {
                 (Ok(mut publisher), Ok(mut subscriber)) => {
-                    _ = publisher.try_publish(number);
+                    _ = publisher.try_publish(&number);
                     _ = subscriber.try_receive().map(|_| ());
                 }
                 _ => continue,

@@ -74,11 +74,14 @@ fn publish_somehow(
             loan.fill(feed, counter);
             loan.commit().unwrap()
         }
-        _ => match publisher.try_publish(Message::new(feed, counter)) {
-            Ok(sequence) => sequence,
-            Err(TryPublishError::Full(message)) => publisher.publish(&message).unwrap(),
-            Err(error) => panic!("{error}"),
-        },
+        _ => {
+            let message = Message::new(feed, counter);
+            match publisher.try_publish(&message) {
+                Ok(sequence) => sequence,
+                Err(TryPublishError::Full) => publisher.publish(&message).unwrap(),
+                Err(error) => panic!("{error}"),
+            }
+        }
     };
     assert_eq!(sequence, expected);
 }

@@ -92,13 +92,16 @@ fn publish_somehow(
         0 => {
             publisher.publish(&Message::new(feed, counter)).unwrap();
         }
-        1 => match publisher.try_publish(Message::new(feed, counter)) {
-            Ok(_) => {}
-            Err(TryPublishError::Full(message)) => {
-                publisher.publish(&message).unwrap();
+        1 => {
+            let message = Message::new(feed, counter);
+            match publisher.try_publish(&message) {
+                Ok(_) => {}
+                Err(TryPublishError::Full) => {
+                    publisher.publish(&message).unwrap();
+                }
+                Err(error) => panic!("{error}"),
             }
-            Err(error) => panic!("{error}"),
-        },
+        }
         _ => {
             if way == 2 && random.one_in(10) {
                 publisher.loan().unwrap().fill(DROPPED, counter);

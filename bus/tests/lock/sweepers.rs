@@ -58,9 +58,9 @@ fn spawn_receiver(stage: &Stage) -> Process {
 
 fn fill(publisher: &mut Publisher<u64>) {
     loop {
-        match publisher.try_publish(0) {
+        match publisher.try_publish(&0) {
             Ok(_) => {}
-            Err(TryPublishError::Full(_)) => return,
+            Err(TryPublishError::Full) => return,
             Err(error) => panic!("{error}"),
         }
     }

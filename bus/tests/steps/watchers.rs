@@ -113,13 +113,13 @@ impl Feed {
     /// Publishes, if there is room now: the sequence.
     pub(crate) fn publish(&mut self, order: &mut Order) -> Option<u64> {
         let publisher = self.publisher.as_mut().expect("a publisher");
-        match publisher.try_publish(Message::new(0, self.counter)) {
+        match publisher.try_publish(&Message::new(0, self.counter)) {
             Ok(sequence) => {
                 order.agree(sequence, (0, self.counter));
                 self.counter += 1;
                 Some(sequence)
             }
-            Err(TryPublishError::Full(_)) => None,
+            Err(TryPublishError::Full) => None,
             Err(error) => panic!("a publisher that goes on: {error}"),
         }
     }

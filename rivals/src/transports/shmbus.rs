@@ -58,9 +58,9 @@ impl<const N: usize> Put<N> for Outlet<N> {
             return Ok(());
         };
         loop {
-            match publisher.try_publish(*message) {
+            match publisher.try_publish(message) {
                 Ok(_) => return Ok(()),
-                Err(TryPublishError::Full(_)) => spin.turn(),
+                Err(TryPublishError::Full) => spin.turn(),
                 Err(TryPublishError::Failed(error)) => return Err(error.into()),
                 Err(_) => anyhow::bail!("publishing failed"),
             }
