@@ -11,7 +11,9 @@
 //! | patience | where it is shorter than the granted one |
 //! | bells | nothing: what is slept on and rung there is of that subscriber alone |
 
-use crate::atomics::Acquire;
+use crate::atomics::{Acquire, Relaxed, Release};
+use crate::bell::Barrier;
+use crate::crash;
 use crate::layout::HOLD_CELLS;
 use crate::region::{EntryIndex, Region};
 use crate::registry::{Kind, State};
@@ -41,18 +43,52 @@ pub(crate) fn holds_max(region: &Region) -> u32 {
     if region.is_guarded() { region.geometry().hold_blocks } else { HOLD_CELLS as u32 }
 }
 
+/// What the broker does: makes an entry, whose lease was just taken, one of `kind` of the user `bound - 1`. Its generation. Whoever had it may still
+/// write its page, if it is the same user: then both of them get what they do to each other.
+pub(crate) fn let_in(
+    region: &Region,
+    index: EntryIndex,
+    bound: u64,
+    kind: Kind,
+    patience_ns: u64,
+) -> Option<u64> {
+    let (grant, page) = (region.grant(index)?, region.page(index)?);
+    let generation = State::of(grant.state.load(Relaxed)).generation.wrapping_add(1) << 8 >> 8;
+    // Nobody, until all of it is written.
+    grant.state.store(State { generation, kind: Kind::Free }.word(), Release); // [grant]: the former owner's reads are over
+    grant.bound.store(bound, Relaxed);
+    let entry = &page.entry;
+    for word in [&entry.pin, &entry.second_pin, &entry.cursor, &entry.claim, &entry.held] {
+        word.store(0, Release); // [last use]: what the former owner read, for whoever scans
+    }
+    for word in [&entry.patience_ns, &entry.position, &entry.missed, &entry.joined_ns] {
+        word.store(0, Relaxed);
+    }
+    for bell in [&page.subscribers_bell.0, &page.publishers_bell.0] {
+        bell.ring(Barrier::Fence); // a publisher that waited for the owner before looks again
+    }
+    entry.state.store(State { generation, kind: Kind::Joining }.word(), Release); // [entry]
+    crash::point("broker.cleared");
+    grant.patience_ns.store(patience_ns, Relaxed);
+    grant.state.store(State { generation, kind }.word(), Release); // [grant]: the page as it was cleared, and the patience
+    region.control().roster.0.fetch_add(1, Release); // [roster]: that there is one more to ring
+    Some(generation)
+}
+
 #[cfg(not(loom))]
 pub(crate) use publishing::Debts;
 pub(crate) use publishing::{Pages, sleep};
 
 mod publishing {
     use super::believe;
-    use crate::atomics::{AcqRel, Acquire, Relaxed, SeqCst, Words, compiler_fence, fence};
+    use crate::atomics::{Acquire, Relaxed, SeqCst, Words, compiler_fence, fence};
     use crate::bell::{Barrier, Shown};
     use crate::crash;
     use crate::layout::{Bell, GUARDED_LIMIT};
     use crate::region::{EntryIndex, Region};
     use crate::registry::{self, Kind, State};
+    #[cfg(not(loom))]
+    use crate::repair::STALL_CHECK_NS;
     use crate::ring::table;
     #[cfg(loom)]
     use loom::thread::yield_now;
@@ -110,6 +146,9 @@ mod publishing {
     /// A debt grows while its owner is in the way, whatever its cursor does meanwhile, and shrinks ten times slower while it is not. Who owes its
     /// whole patience is lossy from then on. So nobody costs publishers more than its patience at once, and a tenth of the time in the long run;
     /// leaving and joining again changes nothing, for a page is one user's for ever, and its debt stays.
+    ///
+    /// A publisher may give up and try again later. Who is in the way of the same block then has been so ever since; who is not has been
+    /// for a while that nobody knows, and as much of it counts as a publisher that waits would have slept.
     #[cfg(not(loom))]
     pub(crate) struct Debts {
         debts: Vec<Debt>,
@@ -137,7 +176,7 @@ mod publishing {
         /// Looks who keeps block `number` from being opened, and evicts who owes too much. How many there were.
         #[cold]
         pub(crate) fn charge(&mut self, region: &Region, number: u64, now_ns: u64) -> u32 {
-            self.settle(now_ns);
+            self.settle(now_ns, u64::MAX);
             let mut evicted = 0;
             for index in table::who_forbids(region, number) {
                 let Some(grant) = region.grant(index) else { continue };
@@ -166,15 +205,16 @@ mod publishing {
         #[cold]
         pub(crate) fn done(&mut self, now_ns: u64) {
             if self.debts.iter().any(|debt| debt.in_the_way) {
-                self.settle(now_ns);
+                self.settle(now_ns, STALL_CHECK_NS);
             }
         }
 
-        fn settle(&mut self, now_ns: u64) {
+        /// Of who was in the way `most_ns` counts.
+        fn settle(&mut self, now_ns: u64, most_ns: u64) {
             for debt in &mut self.debts {
                 let passed_ns = now_ns.saturating_sub(debt.seen_ns);
                 debt.owed_ns = match core::mem::take(&mut debt.in_the_way) {
-                    true => debt.owed_ns.saturating_add(passed_ns),
+                    true => debt.owed_ns.saturating_add(passed_ns.min(most_ns)),
                     false => debt.owed_ns.saturating_sub(passed_ns / REST),
                 };
                 debt.seen_ns = now_ns;
@@ -186,11 +226,12 @@ mod publishing {
     #[cfg(not(loom))]
     fn evict(region: &Region, index: EntryIndex) -> bool {
         let Some(grant) = region.grant(index) else { return false };
-        let seen = grant.state.load(Acquire); // [grant]
+        // No order: nothing but the word is read or shown. An exchange does not end what the broker's store released.
+        let seen = grant.state.load(Relaxed);
         let State { generation, kind } = State::of(seen);
         let lossy = State { generation, kind: Kind::Lossy }.word();
         let is_done = kind == Kind::Reliable
-            && grant.state.compare_exchange(seen, lossy, AcqRel, Relaxed).is_ok(); // [grant]
+            && grant.state.compare_exchange(seen, lossy, Relaxed, Relaxed).is_ok();
         if is_done {
             grant.evictions.fetch_add(1, Relaxed);
             registry::evict(region, index);

@@ -262,7 +262,9 @@ impl<T: Payload + ?Sized> Publisher<T> {
         let opened = self.when_there_is_room(deadline_ns, |publisher| {
             publisher.ring.open(&publisher.participant.region)
         });
-        if let Some(pages) = &mut self.pages {
+        if let Some(pages) = &mut self.pages
+            && opened.is_ok()
+        {
             pages.refresh(&self.participant.region);
             self.in_the_way.debts.done(clock::monotonic_ns());
         }

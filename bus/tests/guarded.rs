@@ -201,6 +201,48 @@ fn a_reliable_subscriber_that_stands_still_is_lossy_after_its_patience() {
     assert!(frozen.receive().unwrap().missed_before() > 0);
 }
 
+/// A bug: a try that failed counted as one that had found room, so that of the time between two tries nothing was owed. A reliable subscriber that stood
+/// still, or a hostile one, kept a publisher that only tries out for ever.
+#[test]
+fn a_reliable_subscriber_that_stands_still_keeps_one_that_only_tries_out_for_its_patience() {
+    let patience = Duration::from_millis(20);
+    let served = serve(Policy { rules: vec![Rule { patience, ..me(&["md/*"]) }] });
+    let topic = Topic::<u64>::connect(served.socket(), NAME).unwrap();
+    let mut publisher = topic.publisher().unwrap();
+    let mut frozen = topic.subscriber(Delivery::Reliable).unwrap();
+    while publisher.try_publish(1).is_ok() {}
+    let (begin, mut tries) = (Instant::now(), 0);
+    while publisher.try_publish(2).is_err() {
+        tries += 1;
+        assert!(tries < 2 * patience.as_millis(), "it is kept out for longer than that");
+        std::thread::sleep(Duration::from_millis(1)); // it does something else
+    }
+    assert!(begin.elapsed() >= patience, "evicted too early: {:?}", begin.elapsed());
+    let told = loop {
+        match frozen.try_receive() {
+            Ok(Some(sample)) => assert_eq!(*sample, 1),
+            other => break other.err(),
+        }
+    };
+    assert_eq!(told, Some(ReceiveError::Evicted));
+}
+
+/// Whoever has made room before the next try is not charged for all the time until then.
+#[test]
+fn a_reliable_subscriber_that_has_made_room_does_not_pay_for_a_publisher_that_tries_seldom() {
+    let patience = Duration::from_millis(100);
+    let served = serve(Policy { rules: vec![Rule { patience, ..me(&["md/*"]) }] });
+    let topic = Topic::<u64>::connect(served.socket(), NAME).unwrap();
+    let mut publisher = topic.publisher().unwrap();
+    let mut reader = topic.subscriber(Delivery::Reliable).unwrap();
+    for _ in 0..3 {
+        while publisher.try_publish(1).is_ok() {}
+        while reader.try_receive().unwrap().is_some() {}
+        std::thread::sleep(2 * patience); // the publisher does something else
+        publisher.try_publish(1).unwrap();
+    }
+}
+
 #[test]
 fn a_publisher_that_waits_says_so_on_the_pages_of_all_whom_it_waits_for_and_takes_it_back() {
     let served = serve(everything());

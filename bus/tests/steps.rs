@@ -29,6 +29,9 @@ mod drive;
 #[path = "steps/files.rs"]
 mod files;
 #[cfg(target_arch = "x86_64")]
+#[path = "steps/guarded.rs"]
+mod guarded;
+#[cfg(target_arch = "x86_64")]
 #[path = "steps/locking.rs"]
 mod locking;
 #[cfg(target_arch = "x86_64")]
@@ -125,6 +128,17 @@ runner::tests! {
     mutex::a_mutex_is_opened,
     mutex::a_mutex_of_the_dead_is_opened,
     mutex::a_mutex_is_closed,
+    guarded::a_guarded_publish_that_wakes_a_subscriber,
+    guarded::a_guarded_publish_that_opens_a_block,
+    guarded::a_guarded_publish_that_sleeps_until_there_is_room,
+    guarded::a_guarded_publish_that_sweeps_a_dead_subscriber,
+    guarded::a_guarded_publish_that_evicts_a_subscriber,
+    guarded::a_guarded_publisher_attaches,
+    guarded::a_guarded_publisher_leaves,
+    guarded::a_guarded_receive_at_a_boundary,
+    guarded::a_guarded_receive_that_sleeps_and_is_woken,
+    guarded::a_guarded_subscriber_attaches,
+    guarded::a_guarded_subscriber_leaves,
 }
 
 #[cfg(target_arch = "x86_64")]

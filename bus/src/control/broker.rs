@@ -20,16 +20,16 @@ use shmbus_sys::lease::Lease;
 use shmbus_sys::shm::{self, Access};
 use shmbus_sys::unix::{self, Peer, Readiness};
 
-use crate::atomics::{Relaxed, Release};
-use crate::bell::Barrier;
+use crate::atomics::Relaxed;
 use crate::control::files::GuardedTopic;
 use crate::control::message::{Answer, Operation, REQUEST_LEN, Request, Status};
 use crate::control::policy::{Policy, Rule};
 use crate::crash;
 use crate::error::OpenError;
+use crate::guard;
 use crate::layout::PAGE_LEASE;
 use crate::region::{EntryIndex, Region};
-use crate::registry::{Kind, State};
+use crate::registry::Kind;
 
 /// Connections of one user at the same time, and of all.
 const CONNECTIONS_OF_ONE: usize = 8;
@@ -333,39 +333,13 @@ impl Served {
             let most_ns = u64::try_from(rule.patience.as_nanos()).unwrap_or(u64::MAX);
             let patience_ns = if patience_ns == 0 { most_ns } else { patience_ns.min(most_ns) };
             let kind = if reliable { Kind::Reliable } else { Kind::Lossy };
-            let generation = self.let_in(index, me, kind, patience_ns).ok_or(Status::Failed)?;
+            let generation = guard::let_in(region, index, me, kind, patience_ns);
+            let generation = generation.ok_or(Status::Failed)?;
             crash::point("broker.granted");
             fds.push(lease.into_fd()?);
             return done(index.0, generation, fds);
         }
         Err(Refusal(Status::Full, rule.subscribers.min(region.geometry().subscribers_max).into()))
-    }
-
-    /// Makes an entry whose lease was just taken one of `kind`. Whoever had it may still write its page, if it is the same user: then
-    /// both of them get what they do to each other.
-    fn let_in(&self, index: EntryIndex, me: u64, kind: Kind, patience_ns: u64) -> Option<u64> {
-        let region = &self.region;
-        let (grant, page) = (region.grant(index)?, region.page(index)?);
-        let generation = State::of(grant.state.load(Relaxed)).generation.wrapping_add(1) << 8 >> 8;
-        // Nobody, until all of it is written.
-        grant.state.store(State { generation, kind: Kind::Free }.word(), Release); // [grant]
-        grant.bound.store(me, Relaxed);
-        let entry = &page.entry;
-        for word in [&entry.pin, &entry.second_pin, &entry.cursor, &entry.claim, &entry.held] {
-            word.store(0, Release); // [last use]: what the former owner read, for whoever scans
-        }
-        for word in [&entry.patience_ns, &entry.position, &entry.missed, &entry.joined_ns] {
-            word.store(0, Relaxed);
-        }
-        for bell in [&page.subscribers_bell.0, &page.publishers_bell.0] {
-            bell.ring(Barrier::Fence); // a publisher that waited for the owner before looks again
-        }
-        entry.state.store(State { generation, kind: Kind::Joining }.word(), Release); // [entry]
-        crash::point("broker.cleared");
-        grant.patience_ns.store(patience_ns, Relaxed);
-        grant.state.store(State { generation, kind }.word(), Release); // [grant]: the page as it was cleared, and the patience
-        region.control().roster.0.fetch_add(1, Release); // [roster]: that there is one more to ring
-        Some(generation)
     }
 }
 

@@ -83,6 +83,31 @@ fn the_next_owner_of_an_entry_against_reuse() {
     });
 }
 
+/// Who is killed in a displaced block was not found dead yet when another one takes its entry, and clears its pin. The kernel orders its death before
+/// the next one has its lease.
+#[test]
+fn taking_an_entry_from_the_dead_against_reuse() {
+    model(|| {
+        let region = region(1, 1, 0);
+        let mut ring = publisher(&region);
+        for _ in 0..3 {
+            publish(&mut ring, &region).unwrap();
+        }
+        let mut reader = lossy(&region, 0, Start::Newest);
+        publish(&mut ring, &region).unwrap();
+        assert!(matches!(reader.look(&region), Ok(Next::Message(..)))); // pinned
+        publish(&mut ring, &region).unwrap();
+        publish(&mut ring, &region).unwrap(); // displaced
+        let theirs = Arc::clone(&region);
+        let next = thread::spawn(move || {
+            receive(&mut reader, &theirs).unwrap(); // and is killed
+            registry::occupy(&theirs, entry(0));
+        });
+        publish(&mut ring, &region).unwrap();
+        next.join().unwrap();
+    });
+}
+
 /// A subscriber that is declared dead was read by somebody who is gone: what it read is reused only behind that.
 #[test]
 fn declaring_dead_against_reuse() {

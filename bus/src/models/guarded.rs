@@ -11,7 +11,7 @@ use crate::region::Region;
 use crate::registry::{Kind, State};
 use crate::ring::Geometry;
 use crate::ring::exclusive::Blocked;
-use crate::ring::reader::{Next, Start};
+use crate::ring::reader::{Next, Reader, Start};
 
 fn region(subscribers_max: u32) -> Arc<Region> {
     Arc::new(Region::new(Geometry { guarded: true, ..geometry(1, 0, subscribers_max, 0) }))
@@ -88,4 +88,75 @@ fn guarded_subscriber_asleep_that_was_just_let_in() {
         }
         feed.join().unwrap();
     });
+}
+
+/// A subscriber is let in while a publisher that does not know of it makes its list; then it sleeps. The publisher has not fenced since.
+#[test]
+fn guarded_subscriber_asleep_that_is_let_in_while_the_list_is_made() {
+    model(|| {
+        let region = region(1);
+        let mut ring = publisher(&region);
+        let theirs = Arc::clone(&region);
+        let feed = thread::spawn(move || {
+            let mut pages = Pages::new(&theirs, Barrier::Fence);
+            publish(&mut ring, &theirs).unwrap();
+            pages.ring(&theirs);
+        });
+        let mut reader = let_in(&region, Kind::Lossy);
+        while reader.position() < 1 {
+            if receive(&mut reader, &region).is_none() {
+                let bell = region.subscribers_bell(entry(0));
+                let look = || !matches!(reader.look(&region), Ok(Next::Empty));
+                bell.sleep(Meet::Fence, 0, look);
+            }
+        }
+        feed.join().unwrap();
+    });
+}
+
+/// A client that the broker has let in, on the first page.
+fn let_in(region: &Region, kind: Kind) -> Reader {
+    let index = entry(0);
+    let generation = guard::let_in(region, index, 1, kind, u64::MAX).expect("it is guarded");
+    let reader = match kind {
+        Kind::Reliable => Reader::attach_reliable(region, index, generation, Start::Newest),
+        _ => Reader::attach_lossy(region, index, generation, Start::Newest),
+    };
+    reader.expect("nothing is corrupt")
+}
+
+/// A subscriber is killed in a block that is displaced, and its page is let to the next one, of the same user, while the publisher looks for a block to
+/// use again: what the dead one read is written only behind its reads. The kernel orders its death before the broker has its lease.
+fn page_let_to_the_next_against_reuse(openings: u32) {
+    model(move || {
+        let region = region(1);
+        let mut ring = publisher(&region);
+        for _ in 0..3 {
+            publish(&mut ring, &region).unwrap();
+        }
+        let mut reader = let_in(&region, Kind::Lossy);
+        publish(&mut ring, &region).unwrap();
+        assert!(matches!(reader.look(&region), Ok(Next::Message(..)))); // pinned
+        publish(&mut ring, &region).unwrap();
+        publish(&mut ring, &region).unwrap(); // displaced
+        let theirs = Arc::clone(&region);
+        let next = thread::spawn(move || {
+            receive(&mut reader, &theirs).unwrap(); // and is killed
+            guard::let_in(&theirs, entry(0), 1, Kind::Lossy, u64::MAX);
+        });
+        for _ in 0..openings {
+            publish(&mut ring, &region).unwrap();
+        }
+        next.join().unwrap();
+    });
+}
+
+#[test]
+fn guarded_page_let_to_the_next_against_reuse() {
+    page_let_to_the_next_against_reuse(1);
+}
+
+#[test]
+fn guarded_page_let_to_the_next_against_two_reuses() {
+    page_let_to_the_next_against_reuse(2);
 }

@@ -310,3 +310,48 @@ fn the_record_against_who_shows_it() {
         counter.join().unwrap();
     });
 }
+
+/// One finds a death, and another one enters it into the record: the process id is the dead one's.
+#[test]
+fn a_death_that_another_one_has_found_against_counting_it() {
+    model(|| {
+        let place = Place::new();
+        let index = EntryIndex(1);
+        let theirs = Arc::clone(&place);
+        let prover = thread::spawn(move || {
+            let region = &theirs.region;
+            let generation = registry::occupy(region, index);
+            region.entry(index).pid.store(41, Relaxed);
+            registry::activate(region, index, generation, Kind::Lossy);
+            // It is killed. Who asks for its lease is behind that, by the kernel.
+            let seen = State { generation, kind: Kind::Lossy };
+            assert!(registry::declare_dead(region, index, seen));
+        });
+        recovery::count(&place.region, false);
+        let (_, last) = recovery::deaths(&place.region);
+        assert!(last.is_none_or(|dead| dead.pid == 41), "{last:?}");
+        prover.join().unwrap();
+        recovery::count(&place.region, false);
+        let dead = Dead { entry: 1, generation: 1, pid: 41 };
+        assert_eq!(recovery::deaths(&place.region), (1, Some(dead)));
+    });
+}
+
+/// Who died with the lock had marked a death; its successor raises the number, while somebody looks.
+#[test]
+fn the_record_that_a_successor_finishes_against_who_shows_it() {
+    model(|| {
+        let place = Place::new();
+        let region = &place.region;
+        let generation = registry::occupy(region, EntryIndex(1));
+        registry::activate(region, EntryIndex(1), generation, Kind::Lossy);
+        recovery::sweep(region, region.subscribers(), |index| index.0 != 1);
+        let theirs = Arc::clone(&place);
+        let count = || recovery::count(region, false);
+        assert_eq!(crash::killed_at("record.marked", count), None);
+        let shows = thread::spawn(move || recovery::deaths(&theirs.region));
+        recovery::count(region, true);
+        let (deaths, last) = shows.join().unwrap();
+        assert_eq!(last.is_some(), deaths == 1, "a death that is counted is shown");
+    });
+}

@@ -9,6 +9,8 @@ pub(crate) struct Operation {
     pub(crate) role: &'static str,
     /// One of many publishers' topic.
     pub(crate) shared: bool,
+    /// A guarded topic's.
+    pub(crate) guarded: bool,
     /// It is, or wants to be, the only publisher.
     pub(crate) takes_place: bool,
     /// Messages that it publishes between the marks.
@@ -38,6 +40,7 @@ pub(crate) struct Operation {
 pub(crate) const PLAIN: Operation = Operation {
     role: "",
     shared: false,
+    guarded: false,
     takes_place: false,
     in_hand: 0,
     holds_up: false,

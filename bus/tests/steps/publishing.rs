@@ -248,7 +248,7 @@ fn idle_reliable(role: &Role) {
 }
 
 /// Another subscriber dies, and is in the way.
-fn leave_a_dead_one_in_the_way(world: &mut World) {
+pub(crate) fn leave_a_dead_one_in_the_way(world: &mut World) {
     let bystander = world.bystander("idle_reliable");
     world.fill();
     bystander.kill();

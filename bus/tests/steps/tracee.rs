@@ -83,7 +83,7 @@ impl Tracee {
     pub(crate) fn new(process: Process, may_sleep: bool) -> Tracee {
         let pid = process.pid().as_raw_nonzero().get();
         let mut tracee = Tracee { process, pid, mark: 0, at: 0, may_sleep };
-        tracee.wait();
+        while tracee.wait() == Event::Asleep {} // waits for an answer
         request(libc::PTRACE_SETOPTIONS, pid, 0, libc::PTRACE_O_EXITKILL.into());
         tracee.mark = tracee.at;
         tracee
@@ -99,10 +99,11 @@ impl Tracee {
         peek(libc::PTRACE_PEEKTEXT, self.pid, self.at) & 0xffff == 0x050f
     }
 
-    /// Whether the next instruction is the system call that sleeps, or wakes.
+    /// Whether the next instruction is one of the system calls that sleep, or wake.
     pub(crate) fn is_at_a_futex(&self) -> bool {
         const RAX: usize = offset_of!(libc::user_regs_struct, rax);
-        peek(libc::PTRACE_PEEKUSER, self.pid, RAX) == libc::SYS_futex && self.is_at_a_system_call()
+        let number = peek(libc::PTRACE_PEEKUSER, self.pid, RAX);
+        [libc::SYS_futex, libc::SYS_futex_waitv].contains(&number) && self.is_at_a_system_call()
     }
 
     /// One instruction. One that is repeated counts once.

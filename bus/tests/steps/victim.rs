@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering::SeqCst;
 use shmbus::{Publisher, Topic};
 use shmbus_sys::clock;
 
+use crate::guarded;
 use crate::message::Message;
 use crate::processes::Role;
 use crate::tracee::{mark, trace_me};
@@ -74,7 +75,10 @@ pub(crate) fn between_marks<R>(operation: impl FnOnce() -> R) -> R {
 }
 
 pub(crate) fn open(role: &Role) -> Topic<Message> {
-    Topic::open_in(&role.directory, TOPIC).unwrap()
+    match guarded::socket(role.directory.path()) {
+        socket if socket.exists() => Topic::connect(&socket, TOPIC).unwrap(),
+        _ => Topic::open_in(&role.directory, TOPIC).unwrap(),
+    }
 }
 
 /// Says that a bystander is ready, and waits to be killed.

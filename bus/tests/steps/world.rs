@@ -11,6 +11,7 @@ use shmbus::{
 };
 
 use crate::drive::{End, Fate, Scene};
+use crate::guarded::{self, Memory, Served};
 use crate::message::Message;
 use crate::operation::Operation;
 use crate::processes::{Process, Stage};
@@ -61,13 +62,15 @@ pub(crate) struct World {
     /// Who was killed before it, and what it had confirmed.
     predecessor: Option<(u64, u64)>,
     stood: Vec<Duration>,
+    /// Of a guarded topic: its broker, and where its pages are.
+    guarded: Option<(Served, Memory)>,
 }
 
 impl World {
     pub(crate) fn new(operation: Operation, fate: Fate) -> World {
         let stage = Stage::new();
         let options = TopicOptions {
-            depth: if operation.shared { 64 } else { 32 },
+            depth: if operation.shared || operation.guarded { 64 } else { 32 },
             subscribers_max: SUBSCRIBERS,
             hold_blocks: Some(HOLDS as u32),
             publishers: match operation.shared {
@@ -82,7 +85,12 @@ impl World {
             },
             ..Default::default()
         };
-        let topic = Topic::create_in(&stage.directory, TOPIC, &options).unwrap();
+        let (guarded, topic) = if operation.guarded {
+            let (served, memory, topic) = guarded::serve(stage.directory.path(), &options);
+            (Some((served, memory)), topic)
+        } else {
+            (None, Topic::create_in(&stage.directory, TOPIC, &options).unwrap())
+        };
         assert_eq!(topic.info().block_len, 2, "a boundary, and a place within a block");
         let watcher = |delivery, reliable| {
             Watcher::new(topic.subscriber(delivery).unwrap(), reliable, operation.shared)
@@ -107,6 +115,7 @@ impl World {
             round: 0,
             predecessor: None,
             stood: vec![],
+            guarded,
         };
         world.feed.publisher = Some(world.topic.publisher().unwrap());
         world.publish(2 * options.depth + 1);
@@ -217,6 +226,9 @@ impl World {
     }
 
     fn control(&self) -> File {
+        if let Some((_, memory)) = &self.guarded {
+            return memory.ctl.try_clone().unwrap();
+        }
         let path = self.stage.directory.path().join(TOPIC).join(".topic/ctl");
         OpenOptions::new().read(true).write(true).open(path).unwrap()
     }
@@ -312,8 +324,16 @@ impl World {
     /// Nobody else takes part, and no sleeper's bit is left.
     fn check_nothing_is_left(&mut self) {
         let expected = 3 + usize::from(self.slow.is_some());
-        let participants = self.topic.info().participants;
-        assert_eq!(participants.len(), expected, "somebody is left: {participants:?}");
+        match &self.guarded {
+            Some((_, memory)) => {
+                assert_eq!(memory.participants(), expected, "somebody is left");
+                assert!(!memory.seems_to_sleep(), "somebody seems to sleep");
+            }
+            None => {
+                let participants = self.topic.info().participants;
+                assert_eq!(participants.len(), expected, "somebody is left: {participants:?}");
+            }
+        }
         // Of both bells. Who was killed asleep is woken once.
         let ctl = self.control();
         for bell in [0, 128] {
@@ -458,8 +478,9 @@ impl Scene for World {
     }
 
     fn end(self) {
-        let World { stage, topic, feed, reliable, lossy, slow, .. } = self;
-        drop((topic, feed, reliable, lossy, slow));
-        stage.end(TOPIC);
+        let World { stage, topic, feed, reliable, lossy, slow, guarded, .. } = self;
+        let is_guarded = guarded.is_some();
+        drop((topic, feed, reliable, lossy, slow, guarded));
+        if is_guarded { stage.end_without_a_topic() } else { stage.end(TOPIC) }
     }
 }
