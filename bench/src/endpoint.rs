@@ -4,6 +4,7 @@
 //! standard input. At the end it says what it has found out. It dies with its parent.
 
 use std::io::{self, BufRead, Write};
+use std::sync::atomic::{Ordering, fence};
 
 use anyhow::{Context, Result, bail, ensure};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -270,6 +271,7 @@ fn source(
                 wait_until(monotonic_ns() + pause_ns, &task.channel);
                 sender.send_in_place(shape.len(), |bytes| {
                     write_bytes(bytes, sent, 0);
+                    fence(Ordering::SeqCst); // written: not on its way from the processor to the cache
                     if let Some(due) = bytes.get_mut(8..16) {
                         due.copy_from_slice(&monotonic_ns().to_ne_bytes());
                     }

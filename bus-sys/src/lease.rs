@@ -64,15 +64,49 @@ impl Lease {
         Lease::adopt(|| shm::open_at(dir, name, access))
     }
 
+    /// A description of its own of a file that is open already. Needs `/proc`.
+    pub fn open_again(fd: BorrowedFd<'_>) -> io::Result<Lease> {
+        Lease::adopt(|| shm::open_again(fd))
+    }
+
+    /// Receives one message and the descriptors that came with it ([`unix::receive_descriptors`](crate::unix::receive_descriptors)), each of
+    /// which may hold bytes already. `socket` has a message, or blocks forks until its timeout has passed.
+    pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<(usize, Vec<Lease>)> {
+        fork::try_install()?;
+        let no_fork = fork::no_fork();
+        let (len, fds) = crate::unix::receive_descriptors(socket, buffer)?;
+        let leases = fds.into_iter().map(|fd| Lease::known(&no_fork, fd));
+        let leases: io::Result<Vec<Lease>> = leases.collect();
+        drop(no_fork); // before a lease is, which takes it
+        Ok((len, leases?))
+    }
+
     /// What `open` opens, known to forks from the start.
     pub(crate) fn adopt(open: impl Fn() -> io::Result<OwnedFd>) -> io::Result<Lease> {
         fork::try_install()?;
         let no_fork = fork::no_fork(); // no child gets the descriptor before the table has it
-        let fd = open()?;
+        Lease::known(&no_fork, open()?)
+    }
+
+    fn known(no_fork: &fork::NoFork, fd: OwnedFd) -> io::Result<Lease> {
         if !no_fork.add(fd.as_fd()) {
             return Err(io::Error::from_raw_os_error(libc::EMFILE));
         }
         Ok(Lease { fd: ManuallyDrop::new(fd), generation: fork::generation() })
+    }
+
+    /// The descriptor with all that it holds: for who passes it on. Closing it releases nothing while another descriptor of the
+    /// description is open or under way, anywhere. `EBADF` in a forked child.
+    pub fn into_fd(mut self) -> io::Result<OwnedFd> {
+        if self.generation != fork::generation() {
+            return Err(io::Error::from_raw_os_error(libc::EBADF));
+        }
+        let no_fork = fork::no_fork();
+        no_fork.remove(self.fd.as_fd());
+        // SAFETY: taken once, here: the lease is forgotten below, so that its drop does not run.
+        let fd = unsafe { ManuallyDrop::take(&mut self.fd) };
+        std::mem::forget(self);
+        Ok(fd)
     }
 
     /// Takes the byte, without waiting; it need not exist in the file. `false`: another description
@@ -157,6 +191,13 @@ impl Lease {
             l_pid: 0, // F_OFD_* want it so
         };
         Ok((self.fd.as_raw_fd(), lock))
+    }
+}
+
+impl AsFd for Lease {
+    /// To map or describe the file. In a forked child its number may be another file's.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
     }
 }
 

@@ -18,7 +18,9 @@
 //! | `spawn`      | what a child is and has when it begins, beyond what `Command` can say     |
 //! | `pidfd`      | a child by descriptor                                                     |
 //! | `signal`     | signals that are read from a descriptor                                   |
+//! | `prefetch`   | hints to the cache                                                         |
 //! | `ready`      | sleep until one of several descriptors is ready                           |
+//! | `unix`       | sockets that pass descriptors and say who is at the other end             |
 //!
 //! Errors are [`std::io::Error`] with the number the kernel gave; where this crate refuses by
 //! itself, the function says so. Times are nanoseconds of `CLOCK_MONOTONIC` unless the name says
@@ -35,6 +37,7 @@ pub mod life;
 pub mod map;
 pub mod membarrier;
 pub mod pidfd;
+pub mod prefetch;
 pub mod probe;
 pub mod process;
 pub mod ready;
@@ -43,3 +46,4 @@ pub mod robust;
 pub mod shm;
 pub mod signal;
 pub mod spawn;
+pub mod unix;

@@ -10,6 +10,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr::NonNull;
 
 use memmap2::{Advice, MmapOptions, MmapRaw};
+use rustix::mm::{self, MapFlags, ProtFlags};
 
 use crate::fork;
 
@@ -107,6 +108,98 @@ impl Drop for Mapping {
         if self.generation == fork::generation() {
             // SAFETY: dropped once, here.
             unsafe { ManuallyDrop::drop(&mut self.map) };
+        }
+    }
+}
+
+/// One of the files of [`Pieces`]: its first `len` bytes, from `at` on.
+pub struct Piece<'a> {
+    /// A file of at least `len` bytes, as [`Mapping::read_write`] says.
+    pub fd: BorrowedFd<'a>,
+    /// Where it begins in the range, in bytes; a whole number of pages.
+    pub at: usize,
+    /// Its length in bytes; a whole number of pages.
+    pub len: usize,
+    /// Whether it is mapped for writing.
+    pub is_writable: bool,
+}
+
+/// Several files in one range of addresses, each at a place of its own. What no file covers cannot be touched: a `SIGSEGV`.
+#[derive(Debug)]
+pub struct Pieces {
+    /// Page-aligned, good for `len` bytes while `generation` is the current one.
+    base: NonNull<u8>,
+    len: usize,
+    generation: u32,
+}
+
+// SAFETY: as for `Mapping`.
+unsafe impl Send for Pieces {}
+// SAFETY: as for `Mapping`.
+unsafe impl Sync for Pieces {}
+
+impl Pieces {
+    /// Reserves `len` bytes of addresses and maps `pieces` into them. `InvalidInput` for 0, and for a piece that is empty, not inside, or not of
+    /// whole pages; else as [`Mapping::read_write`]. Of two at the same place the later one is there.
+    pub fn new(len: usize, pieces: &[Piece<'_>]) -> io::Result<Pieces> {
+        const PAGE: usize = 4096;
+        let fits = |piece: &Piece<'_>| {
+            let inside = piece.at.checked_add(piece.len).is_some_and(|end| end <= len);
+            inside
+                && piece.len != 0
+                && piece.at.is_multiple_of(PAGE)
+                && piece.len.is_multiple_of(PAGE)
+        };
+        if len == 0 || !len.is_multiple_of(PAGE) || !pieces.iter().all(fits) {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        fork::try_install()?;
+        let no_fork = fork::no_fork(); // until the range is not inherited
+        let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
+        // SAFETY: a new range, at an address that the kernel chooses.
+        let base =
+            unsafe { mm::mmap_anonymous(std::ptr::null_mut(), len, ProtFlags::empty(), flags) }?;
+        let base = NonNull::new(base.cast::<u8>()).ok_or(io::ErrorKind::Other)?;
+        let range = Pieces { base, len, generation: fork::generation() };
+        for piece in pieces {
+            let protection = match piece.is_writable {
+                true => ProtFlags::READ | ProtFlags::WRITE,
+                false => ProtFlags::READ,
+            };
+            // SAFETY: inside the range, as was checked above.
+            let at = unsafe { range.base.add(piece.at) };
+            let flags = MapFlags::SHARED | MapFlags::FIXED;
+            // SAFETY: replaces pages of the range that was reserved just now and that nobody else knows of.
+            unsafe { mm::mmap(at.as_ptr().cast(), piece.len, protection, flags, piece.fd, 0) }?;
+        }
+        for advice in [mm::Advice::LinuxDontFork, mm::Advice::LinuxDontDump] {
+            // SAFETY: the range is this value's; neither advice changes what is in it.
+            unsafe { mm::madvise(range.base.as_ptr().cast(), len, advice) }?;
+        }
+        drop(no_fork);
+        Ok(range)
+    }
+
+    /// The address of the first byte.
+    #[inline]
+    pub fn base(&self) -> NonNull<u8> {
+        self.base
+    }
+
+    /// The length of the range in bytes; never 0.
+    #[inline]
+    #[allow(clippy::len_without_is_empty)]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+}
+
+impl Drop for Pieces {
+    fn drop(&mut self) {
+        if self.generation == fork::generation() {
+            // SAFETY: the range is this value's, and unmapped once, here; in a forked child something else may lie there.
+            let unmapped = unsafe { mm::munmap(self.base.as_ptr().cast(), self.len) };
+            debug_assert!(unmapped.is_ok());
         }
     }
 }

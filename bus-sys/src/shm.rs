@@ -95,8 +95,18 @@ pub fn create_nameless_in(dir: BorrowedFd<'_>) -> io::Result<OwnedFd> {
 
 /// The same file for reading and writing once more, with a description of its own. Needs `/proc`.
 pub fn open_again(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    open_again_as(fd, Access::ReadWrite)
+}
+
+/// The same, for the access that is asked for. Who is passed one for reading only can neither map the file writable through it nor, being another
+/// user and without privilege, open it anew so where the file's mode denies it.
+pub fn open_again_as(fd: BorrowedFd<'_>, access: Access) -> io::Result<OwnedFd> {
+    let access = match access {
+        Access::ReadOnly => OFlags::RDONLY,
+        Access::ReadWrite => OFlags::RDWR,
+    };
     let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
-    Ok(rustix::fs::openat(CWD, path, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?)
+    Ok(rustix::fs::openat(CWD, path, access | OFlags::CLOEXEC, Mode::empty())?)
 }
 
 /// Renames `from` to `to` below `dir` in one step, or fails with `EEXIST` where `to` is taken (also
@@ -256,6 +266,11 @@ pub fn memfd(name: &str) -> io::Result<OwnedFd> {
 /// [fcntl(2)](https://man7.org/linux/man-pages/man2/fcntl.2.html), F_ADD_SEALS.
 pub fn seal_size(fd: BorrowedFd<'_>) -> io::Result<()> {
     Ok(rustix::fs::fcntl_add_seals(fd, SealFlags::SHRINK | SealFlags::GROW)?)
+}
+
+/// [`seal_size`], and no seal can be added any more: nobody can forbid writing, either.
+pub fn seal(fd: BorrowedFd<'_>) -> io::Result<()> {
+    Ok(rustix::fs::fcntl_add_seals(fd, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?)
 }
 
 /// Whether the length is fixed by [`seal_size`]. A receiver asks this and [`len`] before it maps.

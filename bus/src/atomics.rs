@@ -176,6 +176,25 @@ mod imp {
             self.wake(usize::MAX);
         }
 
+        /// [`Futex::wait`] of one word alone; here no deadline passes.
+        pub(crate) fn wait(&self, expected: u32, _deadline_ns: u64) {
+            Words(vec![(self, expected)]).wait(u64::MAX);
+        }
+
+        /// The kernel does both with the queue locked.
+        pub(crate) fn wake_all_and_clear(&self, bits: u16) {
+            let mut sleepers = KERNEL.sleepers.lock().unwrap();
+            self.0.fetch_and(!u32::from(bits), Relaxed);
+            let address = std::ptr::from_ref(self).addr();
+            sleepers.retain(|(words, bed)| {
+                let is_woken = words.contains(&address);
+                if is_woken {
+                    bed.notify_one();
+                }
+                !is_woken
+            });
+        }
+
         fn wake(&self, count: usize) -> usize {
             let address = std::ptr::from_ref(self).addr();
             let mut sleepers = KERNEL.sleepers.lock().unwrap();
@@ -209,6 +228,10 @@ mod imp {
 
         pub(crate) fn add(&mut self, word: &'a Word, expected: u32) {
             self.0.push((word, expected));
+        }
+
+        pub(crate) fn count(&self) -> usize {
+            self.0.len()
         }
 
         /// A sleep that ends by itself soon is a yield, any other one is for ever.
@@ -323,13 +346,6 @@ mod imp {
 
         pub(crate) fn wake_all(&self) {
             let _queue = self.queue.lock().unwrap();
-            self.asleep.notify_all();
-        }
-
-        /// The kernel does both with the queue locked.
-        pub(crate) fn wake_all_and_clear(&self, bits: u16) {
-            let _queue = self.queue.lock().unwrap();
-            self.word.fetch_and(!u32::from(bits), Relaxed);
             self.asleep.notify_all();
         }
     }

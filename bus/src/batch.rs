@@ -37,7 +37,7 @@ impl<'a, T: Payload + ?Sized> Iterator for Batch<'a, T> {
         // SAFETY: the reader has seen the stamp in this slot, in the block that it pins; `look_in_block` and `pass` do not move the
         // pin, and every call that does is ruled out for 'a by the borrow of the subscriber.
         let mut sample: Sample<'_, T> = unsafe { sample(self.seat, at, sequence) }.ok()?;
-        self.reader.pass(&participant.region);
+        self.reader.pass(&participant.region, at, sequence);
         sample.missed(self.reader.take_missed_before());
         Some(sample)
     }

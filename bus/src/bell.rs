@@ -47,6 +47,15 @@ pub(crate) enum Meet {
     Membarrier,
 }
 
+/// What a sleeper has set.
+#[derive(Clone, Copy)]
+pub(crate) struct Shown {
+    /// To sleep on.
+    pub(crate) word: u32,
+    /// Whether it was the first.
+    first: bool,
+}
+
 impl Bell {
     /// Tells sleepers that something has happened. Nobody asleep: no system call.
     #[inline]
@@ -76,20 +85,39 @@ impl Bell {
         crash::point("ring.woken");
     }
 
-    /// Says that somebody sleeps. The word to sleep on, and whether the caller was the first.
-    fn show(&self) -> (u32, bool) {
+    /// Says that somebody sleeps; a fence and a look come behind it.
+    fn show(&self) -> Shown {
+        loop {
+            if let Some(shown) = self.show_within(u32::MAX) {
+                return shown;
+            }
+        }
+    }
+
+    /// The same in so many attempts, for a word that others may write without end.
+    pub(crate) fn show_within(&self, attempts: u32) -> Option<Shown> {
         let word = self.word.word();
         let mut seen = word.load(Relaxed); // ordered by the fence behind
-        loop {
+        for _ in 0..attempts {
             let (next, first) = match seen & SLEEPERS {
-                SLEEPERS => return (seen, false),
+                SLEEPERS => return Some(Shown { word: seen, first: false }),
                 ASLEEP => (seen | OTHERS, false),
                 _ => ((seen | SLEEPERS).wrapping_add(2), true), // the next count, and bit 0
             };
             match word.compare_exchange(seen, next, Relaxed, Relaxed) {
-                Ok(_) => return (next, first),
+                Ok(_) => return Some(Shown { word: next, first }),
                 Err(now) => seen = now,
             }
+        }
+        None
+    }
+
+    /// Takes back what [`Bell::show`] set, where nobody rang and nobody else came.
+    pub(crate) fn take_back(&self, shown: Shown) {
+        let (word, seen) = (self.word.word(), shown.word);
+        if shown.first && word.load(Relaxed) == seen {
+            // If another one came, the exchange fails, and the bit is its own.
+            let _ = word.compare_exchange(seen, seen & !SLEEPERS, Relaxed, Relaxed);
         }
     }
 
@@ -97,7 +125,7 @@ impl Bell {
     ///
     /// False where the sleeper could not meet whoever rings (`membarrier` refused): it must not rely on being woken.
     pub(crate) fn sleep(&self, meet: Meet, deadline_ns: u64, look: impl FnOnce() -> bool) -> bool {
-        let (seen, first) = self.show();
+        let shown = self.show();
         crash::point("sleep.shown");
         fence(SeqCst); // [commit/sleep], [cursor/publisher]
         let met = match meet {
@@ -107,15 +135,13 @@ impl Bell {
         };
         if !look() {
             crash::point("sleep.looked");
-            self.word
-                .wait(seen, if met { deadline_ns } else { deadline_ns.min(unmet_deadline_ns()) });
+            self.word.wait(
+                shown.word,
+                if met { deadline_ns } else { deadline_ns.min(unmet_deadline_ns()) },
+            );
         }
         crash::point("sleep.over");
-        let word = self.word.word();
-        if first && word.load(Relaxed) == seen {
-            // Nobody rang. If another one came, the exchange fails, and the bit is its own.
-            let _ = word.compare_exchange(seen, seen & !SLEEPERS, Relaxed, Relaxed);
-        }
+        self.take_back(shown);
         met
     }
 }

@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 pub use crate::ring::Corrupt;
-use crate::schema::{Schema, side_by_side};
+use crate::schema::{Schema, other_type};
 
 /// An option of a new topic is out of its range. The first that was found.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -32,6 +32,9 @@ pub enum OptionsError {
         /// The next larger power of two.
         above: u64,
     },
+    /// A guarded topic has one publisher at a time.
+    #[error("a guarded topic has one publisher at a time: publishers must be exclusive")]
+    Shared,
     /// Each option is in its range, but not all of them together.
     #[error(
         "depth {depth} of messages of {payload} bytes is {bytes} bytes: more than a file can have, or a slot of more than \
@@ -242,6 +245,22 @@ pub enum OpenError {
         /// As asked for.
         expected: u64,
     },
+    /// A guarded topic: its broker cannot be reached, does not answer, or says what it cannot.
+    #[error("topic {name}: no answer from the broker at {socket}")]
+    Broker {
+        /// Name of the topic.
+        name: String,
+        /// The broker's socket.
+        socket: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// A guarded topic: the broker's policy does not allow it to this user, be there such a topic or not.
+    #[error("topic {name}: its broker does not allow that to this user")]
+    Refused {
+        /// Name of the topic.
+        name: String,
+    },
     /// The topic was removed or replaced in this moment.
     #[error("topic {name} was removed")]
     Retired {
@@ -258,25 +277,6 @@ pub enum OpenError {
         /// Why not.
         source: io::Error,
     },
-}
-
-/// Both types by name, with their versions where only these tell them apart, then by field.
-fn other_type(name: &str, found: Option<&Schema>, expected: Option<&Schema>) -> String {
-    let names = [found, expected].map(|schema| match schema {
-        Some(schema) => (schema.name(), schema.version()),
-        None => ("[u8]".to_owned(), 0),
-    });
-    let [found_name, expected_name] = match names {
-        [(found, old), (expected, new)] if found == expected && old != new => {
-            [format!("{found} version {old}"), format!("version {new}")]
-        }
-        [(found, _), (expected, _)] if found == expected => {
-            [found, "as it is defined here".to_owned()]
-        }
-        [(found, _), (expected, _)] => [found, expected],
-    };
-    let columns = side_by_side(found, expected);
-    format!("topic {name} carries {found_name}, not {expected_name}{columns}")
 }
 
 /// A topic cannot be removed.

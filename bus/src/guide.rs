@@ -17,6 +17,7 @@ pages! {
     "sizing.md" as Sizing,
     "waiting.md" as Waiting,
     "observing.md" as Observing,
+    "guarded.md" as Guarded,
     "locks.md" as Locks,
     "operations.md" as Operations,
     "upkeep.md" as Upkeep,

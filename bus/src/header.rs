@@ -5,9 +5,9 @@
 
 use crate::error::OpenError;
 use crate::layout::{
-    BYTE_ORDER, CONTROL_MAGIC, ControlHeader, DATA_MAGIC, DataHeader, PAGE, PAYLOAD_BYTES,
-    PAYLOAD_FIXED, PAYLOAD_SEQUENCE, PUBLISHERS_EXCLUSIVE, PUBLISHERS_LIMIT, PUBLISHERS_SHARED,
-    SUBSCRIBERS_LIMIT, TYPE_NAME_MAX, VERSION,
+    BYTE_ORDER, CONTROL_MAGIC, ControlHeader, DATA_MAGIC, DataHeader, GUARDED_LIMIT, PAGE,
+    PAYLOAD_BYTES, PAYLOAD_FIXED, PAYLOAD_SEQUENCE, PUBLISHERS_EXCLUSIVE, PUBLISHERS_LIMIT,
+    PUBLISHERS_SHARED, SUBSCRIBERS_LIMIT, TYPE_NAME_MAX, VERSION,
 };
 use crate::options::{TopicOptions, Wake};
 use crate::payload::{Carried, Payload};
@@ -50,6 +50,7 @@ pub(crate) fn write(
     header.hold_blocks = geometry.hold_blocks;
     header.publishers = if geometry.shared { PUBLISHERS_SHARED } else { PUBLISHERS_EXCLUSIVE };
     header.claim_timeout_ns = options.claim_timeout_ns();
+    header.guarded = geometry.guarded.into();
     header.payload_max = geometry.payload_max;
     header.payload_align = carried.align() as u32;
     header.payload_offset = geometry.payload_offset;
@@ -129,6 +130,9 @@ pub(crate) fn check(
         ("schema_len", (header.schema_len == 0) == (header.payload_kind == PAYLOAD_BYTES)),
         ("timestamp", header.timestamp <= 1),
         ("type_name_len", header.type_name_len as usize <= TYPE_NAME_MAX),
+        ("guarded", header.guarded <= 1),
+        ("guarded", header.guarded == 0 || header.publishers == PUBLISHERS_EXCLUSIVE),
+        ("guarded", header.guarded == 0 || header.subscribers_max <= GUARDED_LIMIT),
     ];
     if let Some((field, _)) = fields.iter().find(|(_, holds)| !holds) {
         return Err(corrupt(field));
@@ -144,6 +148,10 @@ pub(crate) fn check(
         header.hold_blocks,
         header.timestamp == 1,
     )
+    .and_then(|geometry| match header.guarded {
+        0 => Some(geometry),
+        _ => geometry.guarded(header.payload_align),
+    })
     .and_then(|geometry| geometry.with_schema(header.schema_len as u32))
     .ok_or_else(|| corrupt("depth"))?;
     let derived = [

@@ -10,7 +10,7 @@
 //! width of a pointer. A change of this file changes [`FIELDS`], `docs/layout.md` (checked by a
 //! test) and [`VERSION`] in the same commit.
 
-use crate::atomics::{AtomicU32, AtomicU64, Futex};
+use crate::atomics::{AtomicU32, AtomicU64, Futex, Word};
 
 /// First bytes of `data`.
 pub(crate) const DATA_MAGIC: [u8; 8] = *b"shmbus-d";
@@ -31,6 +31,14 @@ pub(crate) const TABLE_OFFSET: u64 = 2 * PAGE;
 pub(crate) const CONTROL_OFFSET: u64 = PAGE;
 /// Where the participant entries stand in `ctl`.
 pub(crate) const ENTRIES_OFFSET: u64 = 2 * PAGE;
+
+/// Where the [`Grant`]s stand in `ctl` of a guarded topic: behind [`Control`], in its page.
+pub(crate) const GRANTS_OFFSET: u64 = CONTROL_OFFSET + 2048;
+/// Most subscribers of a guarded topic: one grant each.
+pub(crate) const GUARDED_LIMIT: u32 = 64;
+/// The byte of a participant's page, in a guarded topic, whose lock says that its owner is alive.
+#[cfg(not(loom))]
+pub(crate) const PAGE_LEASE: u64 = 0;
 
 /// The byte of `ctl` whose lock says that the creator is still building.
 pub(crate) const CREATOR_LEASE: u64 = 0;
@@ -98,7 +106,9 @@ pub(crate) struct DataHeader {
     pub(crate) schema_offset: u64,
     pub(crate) schema_len: u64,
     pub(crate) type_name: [u8; TYPE_NAME_MAX],
-    pub(crate) reserved: [u8; 3680],
+    /// 1 where the topic is guarded: each entry in a file and a page of its own.
+    pub(crate) guarded: u32,
+    pub(crate) reserved: [u8; 3676],
 }
 
 /// `publishers`: one at a time, without a read-modify-write for a message.
@@ -169,7 +179,7 @@ pub(crate) struct Control {
 /// An event count: a futex word, two bits of which say whether somebody sleeps.
 #[repr(C)]
 pub(crate) struct Bell {
-    pub(crate) word: Futex,
+    pub(crate) word: Word,
 }
 
 /// What everybody attached must hear of, read at each opening of a block and before each sleep.
@@ -236,6 +246,31 @@ pub(crate) struct Entry {
     pub(crate) holds: [AtomicU32; HOLD_CELLS],
 }
 
+/// The page of one participant of a guarded topic: its entry, and bells of its own, so that nobody writes where another one sleeps.
+#[repr(C)]
+pub(crate) struct GuardedPage {
+    pub(crate) entry: Entry,
+    /// Its owner, a subscriber, sleeps here.
+    pub(crate) subscribers_bell: Line<Bell>,
+    /// A publisher that waits for its owner sleeps here.
+    pub(crate) publishers_bell: Line<Bell>,
+}
+
+/// What a subscriber of a guarded topic may be, behind [`Control`] in `ctl`, which subscribers only read. Written by the broker, and by publishers
+/// where they evict.
+#[repr(C)]
+pub(crate) struct Grant {
+    /// `generation << 8 | kind`, as in [`Entry::state`]: the most that the entry of this generation may be; 0 = nobody.
+    pub(crate) state: AtomicU64,
+    /// How long its owner may hold publishers up, whatever its entry says.
+    pub(crate) patience_ns: AtomicU64,
+    /// User for whom the page was first mapped, + 1: nobody else ever gets it. 0 = nobody yet.
+    pub(crate) bound: AtomicU64,
+    /// How often its owners were evicted.
+    pub(crate) evictions: AtomicU32,
+    pub(crate) reserved: u32,
+}
+
 /// One row of the format, for `docs/layout.md` and the test that compares the two.
 #[cfg(not(loom))]
 #[cfg_attr(not(test), expect(dead_code))]
@@ -273,7 +308,7 @@ pub(crate) const FIELDS: &[Field] = fields! {
         slot_size, blocks, spares, publishers_max, subscribers_max, hold_blocks, publishers,
         payload_max, payload_align, payload_offset, payload_kind, timestamp, wake,
         claim_timeout_ns, type_version, type_name_len, layout_hash, schema_offset, schema_len,
-        type_name,
+        type_name, guarded,
     }
     ControlHeader { magic, version, byte_order, instance, publishers_max, subscribers_max }
     Stream { head }
@@ -287,6 +322,8 @@ pub(crate) const FIELDS: &[Field] = fields! {
         state, pin, second_pin, cursor, claim, held, patience_ns, pid, joined_ns, position,
         missed, holds,
     }
+    GuardedPage { entry, subscribers_bell, publishers_bell }
+    Grant { state, patience_ns, bound, evictions }
 };
 
 #[cfg(not(loom))]
@@ -295,6 +332,9 @@ const _: () = {
     assert!(size_of::<ControlHeader>() <= PAGE as usize);
     assert!(size_of::<Stream>() <= PAGE as usize);
     assert!(size_of::<Control>() == 5 * 128);
+    assert!(size_of::<Control>() as u64 <= GRANTS_OFFSET - CONTROL_OFFSET);
+    assert!(size_of::<Grant>() as u64 * GUARDED_LIMIT as u64 == ENTRIES_OFFSET - GRANTS_OFFSET);
+    assert!(size_of::<GuardedPage>() <= PAGE as usize);
     assert!(size_of::<RecoveryLock>() <= 128);
     assert!(size_of::<Slot>() == SLOT_HEADER_TIMESTAMP as usize);
     assert!(core::mem::offset_of!(Slot, timestamp_ns) == SLOT_HEADER as usize);

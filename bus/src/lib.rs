@@ -63,6 +63,7 @@
 //! | `participant`, `directory`, `leftovers` | leases and entries; where topics live; what killed processes leave there |
 //! | `message`, `kind`, `checked`, `schema` | what messages are: at compile time; field types checked on reading; at run time, as text, for tools |
 //! | `raw` | messages without their type |
+//! | `guard`, `control` | guarded topics: what of an entry is believed; the broker, its messages and policy, and who asks it |
 //! | `process` | children that are given topics, and a supervisor |
 //! | `sync` | locks across processes that survive their owners |
 //! | `internals` | what this project's own tests and fuzz targets need beside it; no part of what it promises |
@@ -73,6 +74,7 @@
 mod atomics;
 mod bell;
 mod crash;
+mod guard;
 mod layout;
 mod lock;
 mod recovery;
@@ -89,6 +91,8 @@ mod sync;
 mod batch;
 #[cfg(not(loom))]
 mod checked;
+#[cfg(not(loom))]
+mod control;
 #[cfg(not(loom))]
 mod directory;
 #[cfg(not(loom))]
@@ -145,6 +149,11 @@ pub use ring::reader::Start;
 pub use self::{
     batch::Batch,
     checked::{Bool, Enum, EnumRepr, FixedStr, MessageEnum, TextError, UnknownValue},
+    control::{
+        broker::Broker,
+        files::GuardedTopic,
+        policy::{Policy, Rule},
+    },
     directory::{Directory, PathSource},
     error::*,
     kind::{EnumKind, Kind, Scalar, StructKind, Variant},
@@ -161,7 +170,7 @@ pub use self::{
         DecodeError, EncodeError, EnumType, FieldType, Schema, SchemaError, StructType, Type, Value,
     },
     stats::{LastDeath, ParticipantInfo, ParticipantKind, TopicInfo},
-    subscriber::{Delivery, Subscriber},
+    subscriber::{Copied, Delivery, Subscriber},
     topic::Topic,
 };
 

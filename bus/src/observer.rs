@@ -1,6 +1,7 @@
 //! Observing: reading a topic without taking part in it.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 use std::time::Duration;
 
 use shmbus_sys::lease::Lease;
@@ -11,7 +12,7 @@ use crate::atomics::Acquire;
 use crate::directory::CONTROL;
 use crate::error::{AttachError, ObserveError, OpenError, SeekError};
 use crate::header::Description;
-use crate::participant::{self, lease_byte, refused};
+use crate::participant::{self, Attachment, lease_byte, refused};
 use crate::region::Region;
 use crate::ring::Corrupt;
 use crate::ring::reader::{Retained, Start};
@@ -23,8 +24,9 @@ use crate::stats::TopicInfo;
 pub(crate) struct View {
     name: String,
     description: Description,
-    region: Region,
-    lease: Lease,
+    region: Arc<Region>,
+    /// To ask who lives; on a guarded topic nobody is to be seen.
+    lease: Option<Lease>,
     fork_generation: u32,
 }
 
@@ -37,6 +39,7 @@ impl View {
         let lease = lease.map_err(failed("open ctl"))?;
         let (region, description) =
             participant::map(name, directory, Access::ReadOnly, Access::ReadOnly)?;
+        let (region, lease) = (Arc::new(region), Some(lease));
         let (name, fork_generation) = (name.to_owned(), fork::generation());
         let view = View { name, description, region, lease, fork_generation };
         if view.is_retired() {
@@ -45,8 +48,22 @@ impl View {
         Ok(view)
     }
 
+    /// A guarded topic by what was handed out to `attachment`.
+    pub(crate) fn guarded(attachment: &Attachment) -> View {
+        View {
+            name: attachment.name.clone(),
+            description: attachment.description.clone(),
+            region: Arc::clone(&attachment.region),
+            lease: None,
+            fork_generation: fork::generation(),
+        }
+    }
+
     pub(crate) fn info(&self) -> TopicInfo {
-        let is_held = |index| self.lease.is_held_by_another(lease_byte(index)).unwrap_or(true);
+        let is_held = |index| match &self.lease {
+            Some(lease) => lease.is_held_by_another(lease_byte(index)).unwrap_or(true),
+            None => true,
+        };
         TopicInfo::read(&self.name, &self.description, &self.region, self.is_forked(), is_held)
     }
 

@@ -2,8 +2,13 @@
 
 use std::time::Duration;
 
-use crate::error::OptionsError;
-use crate::layout::{ENTRIES_OFFSET, PAGE, PUBLISHERS_LIMIT, SUBSCRIBERS_LIMIT};
+use shmbus_sys::membarrier;
+
+use crate::bell::Barrier;
+use crate::error::{AttachError, OptionsError};
+use crate::layout::{
+    ENTRIES_OFFSET, GUARDED_LIMIT, HOLD_CELLS, PAGE, PUBLISHERS_LIMIT, SUBSCRIBERS_LIMIT,
+};
 use crate::payload::{Carried, Payload};
 use crate::ring::{BLOCKS_LIMIT, Geometry, SLOT_SIZE_MAX};
 use crate::schema::TEXT_MAX;
@@ -32,6 +37,23 @@ impl Wake {
             2 => Wake::Membarrier,
             3 => Wake::Never,
             _ => return None,
+        })
+    }
+
+    /// What a publisher does so that sleepers meet it. Registers where that is asked for.
+    pub(crate) fn barrier(self) -> Result<Barrier, AttachError> {
+        let register = membarrier::register_global_expedited;
+        Ok(match self {
+            Wake::Never => Barrier::Nobody,
+            Wake::Fence => Barrier::Fence,
+            Wake::Membarrier => match register() {
+                Ok(()) => Barrier::Membarrier,
+                Err(source) => return Err(AttachError::Membarrier { source }),
+            },
+            Wake::Auto => match register() {
+                Ok(()) => Barrier::Membarrier,
+                Err(_) => Barrier::Fence,
+            },
         })
     }
 }
@@ -124,7 +146,7 @@ impl Memory {
             live: geometry.slots_len(geometry.blocks),
             spare: geometry.slots_len(geometry.spares),
             table: geometry.slots_offset(),
-            control: geometry.control_len(),
+            control: geometry.control_span(),
         }
     }
 }
@@ -144,6 +166,15 @@ impl TopicOptions {
 
     /// Checks every option and computes what follows from them.
     pub(crate) fn geometry(&self, carried: &Carried) -> Result<Geometry, OptionsError> {
+        self.geometry_of(carried, false)
+    }
+
+    /// The same for a guarded topic, or a plain one.
+    pub(crate) fn geometry_of(
+        &self,
+        carried: &Carried,
+        guarded: bool,
+    ) -> Result<Geometry, OptionsError> {
         const DEPTH_MAX: u64 = 1 << 27;
         const LEN_MAX: u64 = 1 << 30;
         let in_range = |field, given: u64, min: u64, max: u64| {
@@ -158,9 +189,16 @@ impl TopicOptions {
             let below = 1 << self.depth.ilog2();
             return Err(OptionsError::Depth { given: self.depth, below, above: below * 2 });
         }
-        in_range("subscribers_max", self.subscribers_max.into(), 1, SUBSCRIBERS_LIMIT.into())?;
-        let hold_blocks = self.hold_blocks.unwrap_or((self.subscribers_max / 4).max(8));
-        in_range("hold_blocks", hold_blocks.into(), 0, 4096)?;
+        let (subscribers_limit, holds, holds_limit) = match guarded {
+            true => (GUARDED_LIMIT, 2, HOLD_CELLS as u64), // of each subscriber
+            false => (SUBSCRIBERS_LIMIT, (self.subscribers_max / 4).max(8), 4096),
+        };
+        in_range("subscribers_max", self.subscribers_max.into(), 1, subscribers_limit.into())?;
+        let hold_blocks = self.hold_blocks.unwrap_or(holds);
+        in_range("hold_blocks", hold_blocks.into(), 0, holds_limit)?;
+        if guarded && self.publishers != Publishers::Exclusive {
+            return Err(OptionsError::Shared);
+        }
         let (publishers_max, shared) = match self.publishers {
             Publishers::Exclusive => (1, false),
             Publishers::Shared(max) => (max, true),
@@ -186,7 +224,12 @@ impl TopicOptions {
             hold_blocks,
             self.timestamp,
         );
-        let geometry = geometry.and_then(|geometry| geometry.with_schema(schema_len as u32));
+        let geometry = geometry
+            .and_then(|geometry| match guarded {
+                true => geometry.guarded(carried.align() as u32),
+                false => Some(geometry),
+            })
+            .and_then(|geometry| geometry.with_schema(schema_len as u32));
         geometry.ok_or_else(|| OptionsError::TooLarge {
             depth: self.depth,
             payload: payload_max,

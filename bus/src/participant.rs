@@ -1,7 +1,8 @@
 //! A process's place in a topic: the attachment (files, lease descriptor) and the entries that it owns.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use shmbus_sys::lease::Lease;
@@ -15,7 +16,7 @@ use crate::crash;
 use crate::directory::{CONTROL, DATA};
 use crate::error::{AttachError, OpenError};
 use crate::header::{self, Description};
-use crate::layout::{ControlHeader, DataHeader, ENTRY_LEASES};
+use crate::layout::{ControlHeader, DataHeader, ENTRY_LEASES, PAGE_LEASE};
 use crate::recovery::{self, Dead};
 use crate::region::{EntryIndex, Region};
 use crate::registry::{self, Kind, State};
@@ -27,10 +28,9 @@ pub(crate) struct Attachment {
     pub(crate) description: Description,
     pub(crate) region: Arc<Region>,
     pub(crate) prefault: bool,
-    /// The topic's own directory: stays valid when the topic loses its name.
-    pub(crate) directory: OwnedFd,
-    lease: Lease,
-    /// Entries whose lease `lease` holds: the kernel does not tell a description about its own locks.
+    pub(crate) place: Place,
+    leases: Leases,
+    /// Entries whose lease `leases` holds: the kernel does not tell a description about its own locks.
     owned: Mutex<Vec<bool>>,
     fork_generation: u32,
 }
@@ -60,11 +60,54 @@ impl Attachment {
             description,
             region: Arc::new(region),
             prefault: false,
-            directory,
-            lease,
+            place: Place::Directory(directory),
+            leases: Leases::Bytes(lease),
             owned,
             fork_generation: fork::generation(),
         })
+    }
+
+    /// One of a guarded topic, by what its broker has handed out. `entry` is the caller's own, where it has one.
+    pub(crate) fn guarded(
+        name: &str,
+        socket: &Path,
+        (region, description): (Region, Description),
+        pages: Vec<Option<Lease>>,
+        entry: Option<(EntryIndex, Lease)>,
+    ) -> Attachment {
+        let mut owned = vec![false; region.geometry().participants() as usize];
+        let mut own = None;
+        if let Some((index, lease)) = entry {
+            owned[index.0 as usize] = true;
+            own = Some(lease);
+        }
+        Attachment {
+            name: name.to_owned(),
+            description,
+            region: Arc::new(region),
+            prefault: false,
+            place: Place::Broker(socket.to_path_buf()),
+            leases: Leases::Pages { pages, _own: own },
+            owned: Mutex::new(owned),
+            fork_generation: fork::generation(),
+        }
+    }
+
+    /// The participant of an entry of a guarded topic that was handed out with its lease.
+    pub(crate) fn seat(self: Arc<Attachment>, index: EntryIndex, generation: u64) -> Participant {
+        let region = Arc::clone(&self.region);
+        state_itself(&region, index);
+        Participant { attachment: self, region, index, generation }
+    }
+
+    /// The same of the publisher: also the owner before, where it is found dead by that.
+    pub(crate) fn seat_publisher(
+        self: Arc<Attachment>,
+        index: EntryIndex,
+    ) -> (Participant, Option<Dead>) {
+        let dead = recovery::take_death(&self.region, index);
+        let generation = registry::occupy(&self.region, index);
+        (self.seat(index, generation), dead)
     }
 
     /// Tells everybody attached that the topic is gone.
@@ -74,6 +117,10 @@ impl Attachment {
         crash::point("remove.retired");
         control.subscribers_bell.0.ring(Barrier::Fence);
         control.publishers_bell.0.ring(Barrier::Fence);
+        for index in self.region.subscribers().filter(|_| self.region.is_guarded()) {
+            self.region.subscribers_bell(index).ring(Barrier::Fence);
+            self.region.publishers_bell(index).ring(Barrier::Fence);
+        }
         crash::point("remove.rung");
     }
 
@@ -88,8 +135,12 @@ impl Attachment {
         if self.region.is_writable() {
             return Ok(Arc::clone(&self.region));
         }
+        let Place::Directory(directory) = &self.place else {
+            let (name, action) = (self.name.clone(), "write it without a grant");
+            return Err(OpenError::Permission { name, action });
+        };
         let (region, description) =
-            map(&self.name, &self.directory, Access::ReadWrite, Access::ReadWrite)?;
+            map(&self.name, directory, Access::ReadWrite, Access::ReadWrite)?;
         if description.instance != self.description.instance {
             return Err(OpenError::Header { name: self.name.clone(), field: "instance" });
         }
@@ -102,7 +153,7 @@ impl Attachment {
         if owned[index.0 as usize] {
             return Ok(true);
         }
-        self.lease.is_held_by_another(lease_byte(index))
+        self.leases.is_held_by_another(index)
     }
 
     /// As [`Attachment::is_held`]; whoever cannot be asked about counts as alive.
@@ -139,13 +190,13 @@ impl Attachment {
                 }
                 // Before the lease is taken, with which it would be a living one's entry that counts, as long as this thread stands here.
                 if state.kind.is_active() {
-                    let held = self.lease.is_held_by_another(lease_byte(index));
+                    let held = self.leases.is_held_by_another(index);
                     if held.map_err(|source| AttachError::Lease { source })? {
                         continue;
                     }
                     registry::declare_dead(region, index, state);
                 }
-                let taken = self.lease.take(lease_byte(index));
+                let taken = self.leases.take(index);
                 if !taken.map_err(|source| AttachError::Lease { source })? {
                     continue;
                 }
@@ -153,9 +204,7 @@ impl Attachment {
                 owned[index.0 as usize] = true;
                 let dead = recovery::take_death(region, index);
                 let generation = registry::occupy(region, index);
-                let entry = region.entry(index);
-                entry.pid.store(process::pid(), Relaxed);
-                entry.joined_ns.store(clock::realtime_ns(), Relaxed);
+                state_itself(region, index);
                 let (attachment, region) = (Arc::clone(self), Arc::clone(region));
                 return Ok(Some((Participant { attachment, region, index, generation }, dead)));
             }
@@ -188,7 +237,7 @@ impl Participant {
 
     fn ring_publishers(&self) {
         fence(SeqCst); // [cursor/publisher]
-        self.region.control().publishers_bell.0.ring_after_fence();
+        self.region.publishers_bell(self.index).ring_after_fence();
     }
 }
 
@@ -204,9 +253,59 @@ impl Drop for Participant {
         self.ring_publishers();
         crash::point("leave.rung");
         // If the kernel refuses, the lease ends with the descriptor: the entry is free then, and nobody's till then.
-        if self.attachment.lease.release(lease_byte(self.index)).is_ok() {
+        if self.attachment.leases.release(self.index).is_ok() {
             crash::point("leave.released");
             owned[self.index.0 as usize] = false;
+        }
+    }
+}
+
+/// Who the owner of an entry is; for people.
+fn state_itself(region: &Region, index: EntryIndex) {
+    let entry = region.entry(index);
+    entry.pid.store(process::pid(), Relaxed);
+    entry.joined_ns.store(clock::realtime_ns(), Relaxed);
+}
+
+/// From where an attachment has what it has.
+pub(crate) enum Place {
+    /// The topic's own directory: stays valid when the topic loses its name.
+    Directory(OwnedFd),
+    /// The socket of the broker of a guarded topic.
+    Broker(PathBuf),
+}
+
+/// With what an attachment takes leases, and asks for those of others.
+enum Leases {
+    /// A description of `ctl`, of which each entry has a byte.
+    Bytes(Lease),
+    /// Of a guarded topic, a description for each page that is mapped, to ask with. Its own entry's lease came with a description that holds it.
+    Pages { pages: Vec<Option<Lease>>, _own: Option<Lease> },
+}
+
+impl Leases {
+    fn is_held_by_another(&self, index: EntryIndex) -> io::Result<bool> {
+        match self {
+            Leases::Bytes(lease) => lease.is_held_by_another(lease_byte(index)),
+            Leases::Pages { pages, .. } => match pages.get(index.0 as usize) {
+                Some(Some(page)) => page.is_held_by_another(PAGE_LEASE),
+                _ => Err(io::ErrorKind::Unsupported.into()), // a page that is not mapped here
+            },
+        }
+    }
+
+    fn take(&self, index: EntryIndex) -> io::Result<bool> {
+        match self {
+            Leases::Bytes(lease) => lease.take(lease_byte(index)),
+            Leases::Pages { .. } => Err(io::ErrorKind::Unsupported.into()), // the broker does
+        }
+    }
+
+    /// A guarded entry's lease ends with its attachment, which is its participant's alone.
+    fn release(&self, index: EntryIndex) -> io::Result<()> {
+        match self {
+            Leases::Bytes(lease) => lease.release(lease_byte(index)),
+            Leases::Pages { .. } => Ok(()),
         }
     }
 }
@@ -249,27 +348,59 @@ fn read_headers(
     let data = shm::open_at(directory.as_fd(), DATA, data_access).map_err(failed("open data"))?;
     let ctl = shm::open_at(directory.as_fd(), CONTROL, control_access);
     let ctl = ctl.map_err(failed("open ctl"))?;
-    let data_len = shm::len(data.as_fd()).map_err(failed("stat data"))?;
-    let control_len = shm::len(ctl.as_fd()).map_err(failed("stat ctl"))?;
+    let (geometry, description) = read_headers_of(name, data.as_fd(), ctl.as_fd())?;
+    if geometry.guarded {
+        return Err(OpenError::Header { name: name.to_owned(), field: "guarded" });
+    }
+    Ok((geometry, description, data, ctl))
+}
+
+fn read_headers_of(
+    name: &str,
+    data: BorrowedFd<'_>,
+    ctl: BorrowedFd<'_>,
+) -> Result<(Geometry, Description), OpenError> {
+    let failed = |action| move |source| refused(name, action, source);
+    let data_len = shm::len(data).map_err(failed("stat data"))?;
+    let control_len = shm::len(ctl).map_err(failed("stat ctl"))?;
     let mut header: DataHeader = bytemuck::Zeroable::zeroed();
     let mut control: ControlHeader = bytemuck::Zeroable::zeroed();
     for (file, fd, len, bytes) in [
-        ("data", &data, data_len, bytemuck::bytes_of_mut(&mut header)),
-        ("ctl", &ctl, control_len, bytemuck::bytes_of_mut(&mut control)),
+        ("data", data, data_len, bytemuck::bytes_of_mut(&mut header)),
+        ("ctl", ctl, control_len, bytemuck::bytes_of_mut(&mut control)),
     ] {
         let expected = bytes.len() as u64;
         if len < expected {
             return Err(OpenError::Short { name: name.to_owned(), file, len, expected });
         }
-        shm::read_exact_at(fd.as_fd(), bytes, 0).map_err(failed("read its header"))?;
+        shm::read_exact_at(fd, bytes, 0).map_err(failed("read its header"))?;
     }
     let (geometry, mut description) =
         header::check(name, &header, &control, data_len, control_len)?;
     let mut schema = vec![0; geometry.schema_len as usize]; // at most 64 KiB
-    let read = shm::read_exact_at(data.as_fd(), &mut schema, geometry.schema_offset());
+    let read = shm::read_exact_at(data, &mut schema, geometry.schema_offset());
     read.map_err(failed("read its schema"))?;
     description.carried = header::check_schema(name, &header, &schema)?;
-    Ok((geometry, description, data, ctl))
+    Ok((geometry, description))
+}
+
+/// What a guarded topic's files say that a broker has handed out: their headers, checked as those of a file are; and that nobody can cut them.
+pub(crate) fn read_guarded_headers(
+    name: &str,
+    data: BorrowedFd<'_>,
+    ctl: BorrowedFd<'_>,
+) -> Result<(Geometry, Description), OpenError> {
+    let failed = |action| move |source| refused(name, action, source);
+    for (file, fd) in [("data", data), ("ctl", ctl)] {
+        if !shm::size_is_sealed(fd).map_err(failed("ask for its seals"))? {
+            return Err(OpenError::Foreign { name: name.to_owned(), file });
+        }
+    }
+    let (geometry, description) = read_headers_of(name, data, ctl)?;
+    if !geometry.guarded {
+        return Err(OpenError::Header { name: name.to_owned(), field: "guarded" });
+    }
+    Ok((geometry, description))
 }
 
 /// Which error a refusal of the kernel is.

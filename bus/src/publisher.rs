@@ -10,20 +10,20 @@ use crate::atomics::Acquire;
 use crate::bell::{Barrier, Meet};
 use crate::crash;
 use crate::error::{PublishAllError, PublishError, TryPublishError};
+use crate::guard::{self, Pages};
 use crate::loan::Loan;
 use crate::message::Message;
 use crate::participant::Participant;
 use crate::payload::{self, Payload};
-use crate::raw::Raw;
 use crate::recovery::InTheWay;
 use crate::repair;
-use crate::ring::exclusive::{Blocked, ExclusiveRing};
+use crate::ring::Corrupt;
+use crate::ring::exclusive::{Blocked, ExclusiveRing, Place};
 use crate::ring::shared::{Claim, SharedRing};
-use crate::ring::{Corrupt, SlotAt};
 use crate::sweep::Turn;
 use crate::wait::Patience;
 
-const AT_ONCE: u64 = 0;
+pub(crate) const AT_ONCE: u64 = 0;
 const FOREVER: u64 = u64::MAX;
 
 /// A publisher of a topic: the one, or one of many, as the topic's options say.
@@ -41,6 +41,8 @@ pub struct Publisher<T: Payload + ?Sized> {
     /// When it looks for the dead, where it waits.
     turn: Turn,
     in_the_way: InTheWay,
+    /// Of a guarded topic, whose subscribers sleep each on a page of its own; `barrier` is `Nobody` then.
+    pages: Option<Pages>,
     payload: PhantomData<fn(&T)>,
 }
 
@@ -52,8 +54,20 @@ impl<T: Payload + ?Sized> Publisher<T> {
         barrier: Barrier,
     ) -> Self {
         let payload = PhantomData;
-        let in_the_way = InTheWay::nobody(&participant.region);
-        Publisher { participant, ring, shared, barrier, turn: Turn::new(), in_the_way, payload }
+        let region = &*participant.region;
+        let in_the_way = InTheWay::nobody(region);
+        let pages = region.is_guarded().then(|| Pages::new(region, barrier));
+        let barrier = if pages.is_some() { Barrier::Nobody } else { barrier };
+        Publisher {
+            participant,
+            ring,
+            shared,
+            barrier,
+            turn: Turn::new(),
+            in_the_way,
+            pages,
+            payload,
+        }
     }
 
     #[cfg(feature = "internals")]
@@ -88,19 +102,25 @@ impl<T: Payload + ?Sized> Publisher<T> {
     }
 
     #[inline(always)] // so that a message built by the caller is built in its slot
-    fn publish_until(&mut self, message: &T, deadline_ns: u64) -> Result<u64, PublishError> {
+    pub(crate) fn publish_until(
+        &mut self,
+        message: &T,
+        deadline_ns: u64,
+    ) -> Result<u64, PublishError> {
         let bytes = message.bytes();
         self.check(bytes.len())?;
-        let at = match self.ring.slot() {
-            Some(at) => at,
+        let place = match self.ring.place() {
+            Some(place) => place,
             None if self.shared.is_some() => return self.publish_shared(bytes, deadline_ns),
             None => self.open(deadline_ns)?,
         };
-        // SAFETY: `at` is the next slot of the only publisher; `check` has compared the length; the region is mapped for
+        let region = &*self.participant.region;
+        payload::fetch_ahead(region, place.at);
+        // SAFETY: `place` is the next slot of the only publisher; `check` has compared the length; the region is mapped for
         // writing (`Topic::publisher`).
-        unsafe { payload::write(&self.participant.region, at, bytes) };
+        unsafe { payload::write::<T>(region, place.at, bytes) };
         crash::point("publish.written");
-        Ok(self.commit(bytes.len() as u32))
+        Ok(self.commit(place, bytes.len() as u32))
     }
 
     /// Whether a message of `len` bytes may be published from here.
@@ -133,7 +153,7 @@ impl<T: Payload + ?Sized> Publisher<T> {
     ///
     /// On an exclusive topic the others follow it without a gap, and subscribers are told once per block: of those that sleep, and
     /// of those that begin just then, by the head. One that is awake receives each message as soon as it is there.
-    fn publish_each<'a>(
+    pub(crate) fn publish_each<'a>(
         &mut self,
         messages: impl Iterator<Item = &'a T>,
     ) -> Result<u64, PublishAllError>
@@ -165,8 +185,8 @@ impl<T: Payload + ?Sized> Publisher<T> {
     fn publish_untold(&mut self, message: &T, untold: &mut bool) -> Result<u64, PublishError> {
         let bytes = message.bytes();
         self.check(bytes.len())?;
-        let at = match self.ring.slot() {
-            Some(at) => at,
+        let place = match self.ring.place() {
+            Some(place) => place,
             None if self.shared.is_some() => return self.publish_shared(bytes, FOREVER),
             None => {
                 self.tell(untold); // before anybody is waited for
@@ -174,40 +194,63 @@ impl<T: Payload + ?Sized> Publisher<T> {
             }
         };
         let region = &*self.participant.region;
+        payload::fetch_ahead(region, place.at);
         // SAFETY: as in `publish_until`.
-        unsafe { payload::write(region, at, bytes) };
+        unsafe { payload::write::<T>(region, place.at, bytes) };
         let timestamp_ns = region.geometry().timestamp.then(now_ns);
         *untold = true;
-        Ok(self.ring.stamp(region, bytes.len() as u32, timestamp_ns))
+        Ok(self.ring.stamp(region, place, bytes.len() as u32, timestamp_ns))
     }
 
     /// Shows the head and rings, if there is something to tell.
     #[inline]
-    fn tell(&self, untold: &mut bool) {
+    fn tell(&mut self, untold: &mut bool) {
         if core::mem::take(untold) {
-            let region = &*self.participant.region;
-            self.ring.show_head(region);
-            region.control().subscribers_bell.0.ring(self.barrier);
+            self.ring.show_head(&self.participant.region);
+            self.ring_subscribers();
         }
     }
 
-    /// Makes what was written in the next slot of an exclusive topic a message.
+    /// Wakes those who sleep.
+    #[inline]
+    fn ring_subscribers(&mut self) {
+        match self.barrier {
+            Barrier::Nobody => self.ring_pages(),
+            barrier => self.participant.region.control().subscribers_bell.0.ring(barrier),
+        }
+    }
+
+    /// Nobody sleeps on the topic's bell: because nobody sleeps, or because it is guarded.
+    #[cold]
+    #[inline(never)]
+    fn ring_pages(&mut self) {
+        if let Some(pages) = &mut self.pages {
+            pages.ring(&self.participant.region);
+        }
+    }
+
+    /// Makes what was written at the `place` of an exclusive ring a message, and tells subscribers.
     #[inline(always)] // no call, and nothing saved and reloaded around it, for each message
-    fn commit(&mut self, len: u32) -> u64 {
+    fn commit(&mut self, place: Place, len: u32) -> u64 {
         let region = &*self.participant.region;
         let timestamp_ns = region.geometry().timestamp.then(now_ns);
-        let sequence = self.ring.commit(region, len, timestamp_ns);
-        region.control().subscribers_bell.0.ring(self.barrier);
+        let sequence = self.ring.commit(region, place, len, timestamp_ns);
+        self.ring_subscribers();
         sequence
     }
 
     /// Opens the next block of an exclusive topic.
     #[cold]
     #[inline(never)]
-    fn open(&mut self, deadline_ns: u64) -> Result<SlotAt, PublishError> {
-        self.when_there_is_room(deadline_ns, |publisher| {
+    fn open(&mut self, deadline_ns: u64) -> Result<Place, PublishError> {
+        let opened = self.when_there_is_room(deadline_ns, |publisher| {
             publisher.ring.open(&publisher.participant.region)
-        })
+        });
+        if let Some(pages) = &mut self.pages {
+            pages.refresh(&self.participant.region);
+            self.in_the_way.debts.done(clock::monotonic_ns());
+        }
+        opened
     }
 
     /// Takes a sequence of a shared topic.
@@ -225,7 +268,7 @@ impl<T: Payload + ?Sized> Publisher<T> {
             let claim = self.claim(deadline_ns)?;
             // SAFETY: the slot of a claimed sequence is its owner's until it is stamped, and its block is pinned even if the claim
             // is revoked; `check` has compared the length; the region is mapped for writing.
-            unsafe { payload::write(&self.participant.region, claim.slot, bytes) };
+            unsafe { payload::write::<T>(&self.participant.region, claim.slot, bytes) };
             crash::point("shared.written");
             if let Some(sequence) = self.commit_claim(claim, bytes.len() as u32) {
                 return Ok(sequence);
@@ -254,7 +297,7 @@ impl<T: Payload + ?Sized> Publisher<T> {
         }
         crash::point("loan.written");
         match claim {
-            None => Ok(self.commit(message.bytes().len() as u32)),
+            None => Ok(self.commit(self.ring.written(), message.bytes().len() as u32)),
             Some(claim) => self.commit_shared_loan(message.bytes(), claim),
         }
     }
@@ -325,6 +368,10 @@ impl<T: Payload + ?Sized> Publisher<T> {
     ) -> Result<(), PublishError> {
         let Participant { region, .. } = &self.participant;
         let now_ns = clock::monotonic_ns();
+        let number = region.geometry().number(self.ring.sequence());
+        if region.is_guarded() && self.in_the_way.debts.charge(region, number, now_ns) > 0 {
+            return Ok(());
+        }
         if now_ns >= self.turn.next_ns() {
             let found = self.turn.take(&self.participant, now_ns);
             if found + self.in_the_way.evict(region, now_ns) > 0 {
@@ -337,28 +384,33 @@ impl<T: Payload + ?Sized> Publisher<T> {
         if !patience.is_left() {
             let until_ns = deadline_ns.min(self.turn.next_ns());
             let bell = &region.control().publishers_bell.0;
-            bell.sleep(Meet::Fence, until_ns, || {
+            let look = || {
                 let retired = region.control().notices.0.retired.load(Acquire) != 0; // [notice]
                 retired
                     || match &self.shared {
                         Some(ring) => ring.may_go_on(region),
                         None => self.ring.may_go_on(region),
                     }
-            });
+            };
+            if region.is_guarded() {
+                guard::sleep(region, number, until_ns, look);
+            } else {
+                bell.sleep(Meet::Fence, until_ns, look);
+            }
         }
         Ok(())
     }
 
     #[inline(always)] // so that a message built by the caller is built in its slot
-    fn loan_bytes(&mut self, len: usize) -> Result<Loan<'_, T>, PublishError> {
+    pub(crate) fn loan_bytes(&mut self, len: usize) -> Result<Loan<'_, T>, PublishError> {
         self.check(len)?;
-        let (at, claim) = match self.ring.slot() {
-            Some(at) => (at, None),
+        let (at, claim) = match self.ring.place() {
+            Some(place) => (place.at, None),
             None if self.shared.is_some() => {
                 let claim = self.claim(FOREVER)?;
                 (claim.slot, Some(claim))
             }
-            None => (self.open(FOREVER)?, None),
+            None => (self.open(FOREVER)?.at, None),
         };
         let region = &self.participant.region;
         // SAFETY: `at` is the next slot of the only publisher, or that of a claimed sequence, whose block is pinned until the next claim; the loan
@@ -366,6 +418,9 @@ impl<T: Payload + ?Sized> Publisher<T> {
         let message = unsafe { payload::write_in_place(region, at, len) };
         // Size and alignment were compared when the topic was opened.
         let message = message.ok_or(Corrupt::Table)?;
+        if claim.is_none() {
+            payload::fetch_ahead(region, at);
+        }
         Ok(Loan::new(self, message, claim))
     }
 }
@@ -446,34 +501,5 @@ impl<T: Message> Publisher<[T]> {
     #[inline]
     pub fn loan(&mut self, len: usize) -> Result<Loan<'_, [T]>, PublishError> {
         self.loan_bytes(len.saturating_mul(size_of::<T>()))
-    }
-}
-
-impl Publisher<Raw> {
-    /// Publishes `message` if that is possible without waiting.
-    ///
-    /// # Errors
-    /// [`TryPublishError::Full`] gives the message back.
-    pub fn try_publish<'a>(&mut self, message: &'a Raw) -> Result<u64, TryPublishError<&'a Raw>> {
-        match self.publish_until(message, AT_ONCE) {
-            Err(PublishError::TimedOut) => Err(TryPublishError::Full(message)),
-            other => Ok(other?),
-        }
-    }
-
-    /// Publishes a copy of each of `messages`, in order; else as for topics of one type.
-    ///
-    /// # Errors
-    /// [`PublishAllError`] says how many were published before the one that was not.
-    pub fn publish_all(&mut self, messages: &[&Raw]) -> Result<u64, PublishAllError> {
-        self.publish_each(messages.iter().copied())
-    }
-
-    /// The next slot as a message of `len` bytes, to be written in place; else as for topics of one type.
-    ///
-    /// # Errors
-    /// As [`Publisher::publish`]; [`PublishError::Length`] where no message of the topic's type has that length.
-    pub fn loan(&mut self, len: usize) -> Result<Loan<'_, Raw>, PublishError> {
-        self.loan_bytes(len)
     }
 }

@@ -5,9 +5,11 @@ use std::ops::{Deref, DerefMut};
 use bytemuck::TransparentWrapper;
 
 use crate::directory::Directory;
-use crate::error::CreateError;
+use crate::error::{CreateError, PublishAllError, PublishError, TryPublishError};
+use crate::loan::Loan;
 use crate::options::TopicOptions;
 use crate::payload::{Carried, Payload};
+use crate::publisher::{AT_ONCE, Publisher};
 use crate::schema::Schema;
 use crate::topic::Topic;
 
@@ -107,5 +109,34 @@ impl RawTopic {
         schema: &Schema,
     ) -> Result<RawTopic, CreateError> {
         Self::create_carrying(directory, name, options, &Carried::of(schema.clone()))
+    }
+}
+
+impl Publisher<Raw> {
+    /// Publishes `message` if that is possible without waiting.
+    ///
+    /// # Errors
+    /// [`TryPublishError::Full`] gives the message back.
+    pub fn try_publish<'a>(&mut self, message: &'a Raw) -> Result<u64, TryPublishError<&'a Raw>> {
+        match self.publish_until(message, AT_ONCE) {
+            Err(PublishError::TimedOut) => Err(TryPublishError::Full(message)),
+            other => Ok(other?),
+        }
+    }
+
+    /// Publishes a copy of each of `messages`, in order; else as for topics of one type.
+    ///
+    /// # Errors
+    /// [`PublishAllError`] says how many were published before the one that was not.
+    pub fn publish_all(&mut self, messages: &[&Raw]) -> Result<u64, PublishAllError> {
+        self.publish_each(messages.iter().copied())
+    }
+
+    /// The next slot as a message of `len` bytes, to be written in place; else as for topics of one type.
+    ///
+    /// # Errors
+    /// As [`Publisher::publish`]; [`PublishError::Length`] where no message of the topic's type has that length.
+    pub fn loan(&mut self, len: usize) -> Result<Loan<'_, Raw>, PublishError> {
+        self.loan_bytes(len)
     }
 }

@@ -148,12 +148,20 @@ pub(crate) struct InTheWay {
     since: Vec<(EntryIndex, u64, u64)>,
     /// As it was at the look before. Both have room for all subscribers: a look allocates nothing.
     before: Vec<(EntryIndex, u64, u64)>,
+    /// On a guarded topic, where no cursor is believed: how long.
+    #[cfg(not(loom))]
+    pub(crate) debts: crate::guard::Debts,
 }
 
 impl InTheWay {
     pub(crate) fn nobody(region: &Region) -> InTheWay {
         let all = || Vec::with_capacity(region.geometry().subscribers_max as usize);
-        InTheWay { since: all(), before: all() }
+        InTheWay {
+            since: all(),
+            before: all(),
+            #[cfg(not(loom))]
+            debts: crate::guard::Debts::none(region),
+        }
     }
 
     /// Looks who keeps the block of the head from being opened, and makes those lossy whose cursor has stood still there for longer than
@@ -162,6 +170,9 @@ impl InTheWay {
     /// A cursor that is in the way now and stands where it stood when it was seen before was in the way all the time. Who waits for a
     /// shared publisher's claim has nothing to receive: its time begins again.
     pub(crate) fn evict(&mut self, region: &Region, now_ns: u64) -> u32 {
+        if region.is_guarded() {
+            return 0; // `Debts` does it
+        }
         let number = region.geometry().number(region.head().load(Acquire)); // [stream position]
         core::mem::swap(&mut self.since, &mut self.before);
         self.since.clear();

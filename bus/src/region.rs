@@ -5,6 +5,7 @@
 //! caller of [`Region::new`], and nobody ever shrinks the files of a live topic.
 #![cfg_attr(not(loom), allow(unsafe_code))] // casts, with the bounds checked beside them
 
+use crate::layout::Bell;
 use crate::ring::Geometry;
 
 /// Number of a participant's entry that exists in its region: made only by [`Region::entries`] and the registry.
@@ -13,14 +14,16 @@ pub(crate) struct EntryIndex(pub(crate) u32);
 
 #[cfg(not(loom))]
 mod mapped {
+    use core::ops::Range;
     use core::ptr::NonNull;
 
-    use shmbus_sys::map::Mapping;
+    use shmbus_sys::map::{Mapping, Pieces};
 
     use super::{EntryIndex, Geometry};
     use crate::atomics::AtomicU64;
     use crate::layout::{
-        CONTROL_OFFSET, Control, ENTRIES_OFFSET, Entry, STREAM_OFFSET, Slot, Stream, TABLE_OFFSET,
+        CONTROL_OFFSET, Control, ENTRIES_OFFSET, Entry, GRANTS_OFFSET, GUARDED_LIMIT, Grant,
+        GuardedPage, STREAM_OFFSET, Slot, Stream, TABLE_OFFSET,
     };
     use crate::ring::SlotAt;
 
@@ -32,8 +35,33 @@ mod mapped {
         stream: NonNull<Stream>,
         control: NonNull<Control>,
         entries: NonNull<Entry>,
+        /// The entries that are mapped: all, but in a guarded topic, where a subscriber has its own.
+        mapped: Range<u32>,
         data: Mapping,
-        ctl: Mapping,
+        ctl: Entries,
+    }
+
+    /// What `Control` and the entries lie in.
+    enum Entries {
+        File(Mapping),
+        /// Of a guarded topic: `ctl`, and a page for each entry that is mapped.
+        Pages(Pieces),
+    }
+
+    impl Entries {
+        fn base(&self) -> NonNull<u8> {
+            match self {
+                Entries::File(file) => file.base(),
+                Entries::Pages(pages) => pages.base(),
+            }
+        }
+
+        fn len(&self) -> usize {
+            match self {
+                Entries::File(file) => file.len(),
+                Entries::Pages(pages) => pages.len(),
+            }
+        }
     }
 
     // SAFETY: the pointers are into the two mappings, which the value owns and which stay where they are; what
@@ -45,23 +73,45 @@ mod mapped {
     impl Region {
         /// `None` where a mapping is shorter than the geometry asks.
         pub(crate) fn new(geometry: Geometry, data: Mapping, ctl: Mapping) -> Option<Region> {
+            let mapped = 0..geometry.participants();
+            Region::of(geometry, data, Entries::File(ctl), mapped)
+        }
+
+        /// The same of a guarded topic: `pages` are `ctl`, and behind it the pages of the entries `mapped`, each at its place.
+        pub(crate) fn guarded(
+            geometry: Geometry,
+            data: Mapping,
+            pages: Pieces,
+            mapped: Range<u32>,
+        ) -> Option<Region> {
+            let is_inside = geometry.guarded && mapped.end <= geometry.participants();
+            is_inside.then(|| Region::of(geometry, data, Entries::Pages(pages), mapped))?
+        }
+
+        fn of(
+            geometry: Geometry,
+            data: Mapping,
+            ctl: Entries,
+            mapped: Range<u32>,
+        ) -> Option<Region> {
             if (data.len() as u64) < geometry.data_len()
-                || (ctl.len() as u64) < geometry.control_len()
+                || (ctl.len() as u64) < geometry.control_span()
             {
                 return None;
             }
-            let at = |mapping: &Mapping, offset: u64| {
-                debug_assert!(offset < mapping.len() as u64);
+            let at = |base: NonNull<u8>, offset: u64| {
                 // SAFETY: the offset is below the length of the mapping, by the comparison above and because every
-                // offset of the layout is below `data_len` or `control_len`.
-                unsafe { mapping.base().add(offset as usize) }
+                // offset of the layout is below `data_len` or `control_span`.
+                unsafe { base.add(offset as usize) }
             };
+            let control = ctl.base();
             Some(Region {
-                slots: at(&data, geometry.slots_offset()),
-                table: at(&data, TABLE_OFFSET).cast(),
-                stream: at(&data, STREAM_OFFSET).cast(),
-                control: at(&ctl, CONTROL_OFFSET).cast(),
-                entries: at(&ctl, ENTRIES_OFFSET).cast(),
+                slots: at(data.base(), geometry.slots_offset()),
+                table: at(data.base(), TABLE_OFFSET).cast(),
+                stream: at(data.base(), STREAM_OFFSET).cast(),
+                control: at(control, CONTROL_OFFSET).cast(),
+                entries: at(control, ENTRIES_OFFSET).cast(),
+                mapped,
                 geometry,
                 data,
                 ctl,
@@ -71,7 +121,10 @@ mod mapped {
         /// Maps every page of both files now.
         pub(crate) fn prefault(&self) -> std::io::Result<()> {
             self.data.prefault()?;
-            self.ctl.prefault()
+            match &self.ctl {
+                Entries::File(file) => file.prefault(),
+                Entries::Pages(_) => Ok(()), // a page for each participant, and they are in use
+            }
         }
 
         #[inline]
@@ -141,11 +194,48 @@ mod mapped {
 
         #[inline]
         pub(crate) fn entry(&self, index: EntryIndex) -> &Entry {
-            debug_assert!(index.0 < self.geometry.participants());
-            // SAFETY: an `EntryIndex` is below `participants`, and `control_len` covers that many entries.
-            let entry = unsafe { self.entries.add(index.0 as usize) };
+            debug_assert!(self.mapped.contains(&index.0));
+            let offset = u64::from(index.0) * self.geometry.entry_stride();
+            // SAFETY: an `EntryIndex` is below `participants`, and `control_span` covers that many entries.
+            let entry = unsafe { self.entries.byte_add(offset as usize) };
             // SAFETY: in bounds and 128-byte-aligned; an `Entry` is atomics, for which every byte is valid.
             unsafe { entry.as_ref() }
+        }
+
+        /// The page of a participant of a guarded topic; `None` on a plain one.
+        #[inline]
+        pub(crate) fn page(&self, index: EntryIndex) -> Option<&GuardedPage> {
+            if !self.geometry.guarded {
+                return None;
+            }
+            debug_assert!(self.mapped.contains(&index.0));
+            let offset = u64::from(index.0) * self.geometry.entry_stride();
+            // SAFETY: as in `entry`; the stride is a page, and a `GuardedPage` is not longer.
+            let page = unsafe { self.entries.byte_add(offset as usize).cast::<GuardedPage>() };
+            // SAFETY: in bounds and page-aligned; atomics, for which every byte is valid.
+            Some(unsafe { page.as_ref() })
+        }
+
+        /// What a subscriber of a guarded topic was granted; `None` of publishers, and on a plain topic.
+        #[inline]
+        pub(crate) fn grant(&self, index: EntryIndex) -> Option<&Grant> {
+            if !self.geometry.guarded {
+                return None;
+            }
+            let number = index.0.checked_sub(self.geometry.publishers_max)?;
+            if number >= GUARDED_LIMIT {
+                return None;
+            }
+            let offset =
+                GRANTS_OFFSET - CONTROL_OFFSET + u64::from(number) * size_of::<Grant>() as u64;
+            // SAFETY: the grants end where the page of `Control` does, which is mapped.
+            let grant = unsafe { self.control.byte_add(offset as usize).cast::<Grant>() };
+            // SAFETY: in bounds, and aligned as the page and the size of a grant are; atomics, for which every byte is valid.
+            Some(unsafe { grant.as_ref() })
+        }
+
+        pub(super) fn mapped(&self) -> Range<u32> {
+            self.mapped.clone()
         }
     }
 }
@@ -156,9 +246,10 @@ pub(crate) use mapped::Region;
 #[cfg(loom)]
 mod modelled {
     use super::{EntryIndex, Geometry};
-    use crate::atomics::{AtomicU32, AtomicU64, Futex};
+    use crate::atomics::{AtomicU32, AtomicU64, Futex, Word};
     use crate::layout::{
-        Bell, Control, Death, Entry, HOLD_CELLS, Line, Notices, RecoveryLock, Slot,
+        Bell, Control, Death, Entry, Grant, GuardedPage, HOLD_CELLS, Line, Notices, RecoveryLock,
+        Slot,
     };
     use crate::ring::{SlotAt, table};
 
@@ -170,6 +261,32 @@ mod modelled {
         slots: Vec<Slot>,
         control: Control,
         entries: Vec<Entry>,
+        /// Of a guarded topic, whose entries are there.
+        pages: Vec<GuardedPage>,
+        grants: Vec<Grant>,
+    }
+
+    fn entry() -> Entry {
+        let [state, pin, second_pin, cursor, claim, held, patience_ns, joined_ns] =
+            core::array::from_fn(|_| AtomicU64::new(0));
+        let [position, missed] = core::array::from_fn(|_| AtomicU64::new(0));
+        Entry {
+            state,
+            pin,
+            second_pin,
+            cursor,
+            claim,
+            held,
+            patience_ns,
+            reserved: [0; 9],
+            pid: AtomicU32::new(0),
+            reserved_pid: 0,
+            joined_ns,
+            position,
+            missed,
+            reserved_stats: [0; 12],
+            holds: core::array::from_fn::<_, HOLD_CELLS, _>(|_| AtomicU32::new(0)),
+        }
     }
 
     fn words(count: u64) -> Vec<AtomicU64> {
@@ -179,7 +296,9 @@ mod modelled {
     impl Region {
         pub(crate) fn new(geometry: Geometry) -> Region {
             let blocks = u64::from(geometry.blocks);
-            let bell = || Line(Bell { word: Futex::new() });
+            let bell = || Line(Bell { word: Word::new() });
+            let all = geometry.participants();
+            let (plain, guarded) = if geometry.guarded { (0, all) } else { (all, 0) };
             Region {
                 head: AtomicU64::new(0),
                 table: (0..blocks).map(|i| AtomicU64::new(table::initial(i, blocks))).collect(),
@@ -216,28 +335,20 @@ mod modelled {
                         }),
                     }),
                 },
-                entries: (0..geometry.participants())
+                entries: (0..plain).map(|_| entry()).collect(),
+                pages: (0..guarded)
+                    .map(|_| GuardedPage {
+                        entry: entry(),
+                        subscribers_bell: bell(),
+                        publishers_bell: bell(),
+                    })
+                    .collect(),
+                grants: (0..guarded)
                     .map(|_| {
-                        let [state, pin, second_pin, cursor, claim, held, patience_ns, joined_ns] =
+                        let [state, patience_ns, bound] =
                             core::array::from_fn(|_| AtomicU64::new(0));
-                        let [position, missed] = core::array::from_fn(|_| AtomicU64::new(0));
-                        Entry {
-                            state,
-                            pin,
-                            second_pin,
-                            cursor,
-                            claim,
-                            held,
-                            patience_ns,
-                            reserved: [0; 9],
-                            pid: AtomicU32::new(0),
-                            reserved_pid: 0,
-                            joined_ns,
-                            position,
-                            missed,
-                            reserved_stats: [0; 12],
-                            holds: core::array::from_fn::<_, HOLD_CELLS, _>(|_| AtomicU32::new(0)),
-                        }
+                        let evictions = AtomicU32::new(0);
+                        Grant { state, patience_ns, bound, evictions, reserved: 0 }
                     })
                     .collect(),
                 geometry,
@@ -270,7 +381,22 @@ mod modelled {
         }
 
         pub(crate) fn entry(&self, index: EntryIndex) -> &Entry {
-            &self.entries[index.0 as usize]
+            match self.page(index) {
+                Some(page) => &page.entry,
+                None => &self.entries[index.0 as usize],
+            }
+        }
+
+        pub(crate) fn page(&self, index: EntryIndex) -> Option<&GuardedPage> {
+            self.pages.get(index.0 as usize)
+        }
+
+        pub(crate) fn grant(&self, index: EntryIndex) -> Option<&Grant> {
+            self.grants.get(index.0 as usize)
+        }
+
+        pub(super) fn mapped(&self) -> core::ops::Range<u32> {
+            0..self.geometry.participants()
         }
     }
 }
@@ -279,18 +405,41 @@ mod modelled {
 pub(crate) use modelled::Region;
 
 impl Region {
-    /// Every participant's entry.
+    /// Every participant's entry, as far as they are mapped: a subscriber of a guarded topic finds its own only, here and below.
     pub(crate) fn entries(&self) -> impl Iterator<Item = EntryIndex> + Clone {
-        (0..self.geometry().participants()).map(EntryIndex)
+        self.mapped().map(EntryIndex)
     }
 
     /// The entries of publishers.
     pub(crate) fn publishers(&self) -> impl Iterator<Item = EntryIndex> + Clone {
-        (0..self.geometry().publishers_max).map(EntryIndex)
+        let mapped = self.mapped();
+        (mapped.start..mapped.end.min(self.geometry().publishers_max)).map(EntryIndex)
     }
 
     /// The entries of subscribers.
     pub(crate) fn subscribers(&self) -> impl Iterator<Item = EntryIndex> + Clone {
-        (self.geometry().publishers_max..self.geometry().participants()).map(EntryIndex)
+        let mapped = self.mapped();
+        (mapped.start.max(self.geometry().publishers_max)..mapped.end).map(EntryIndex)
+    }
+
+    #[inline]
+    pub(crate) fn is_guarded(&self) -> bool {
+        self.geometry().guarded
+    }
+
+    /// Where a subscriber sleeps.
+    pub(crate) fn subscribers_bell(&self, index: EntryIndex) -> &Bell {
+        match self.page(index) {
+            Some(page) => &page.subscribers_bell.0,
+            None => &self.control().subscribers_bell.0,
+        }
+    }
+
+    /// Where publishers sleep that wait for a subscriber.
+    pub(crate) fn publishers_bell(&self, index: EntryIndex) -> &Bell {
+        match self.page(index) {
+            Some(page) => &page.publishers_bell.0,
+            None => &self.control().publishers_bell.0,
+        }
     }
 }

@@ -96,6 +96,9 @@ pub(crate) fn occupy(region: &Region, index: EntryIndex) -> u64 {
 pub(crate) fn activate(region: &Region, index: EntryIndex, generation: u64, kind: Kind) {
     region.entry(index).state.store(State { generation, kind }.word(), Release); // [roster]
     crash::point("join.active");
+    if region.is_guarded() {
+        return; // a subscriber may not write there, and each opening looks
+    }
     region.control().roster.0.fetch_add(1, Release); // [roster]: state and cursor, by the next opening
     crash::point("join.raised");
 }

@@ -6,9 +6,10 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 
 use crate::atomics::Relaxed;
+use crate::message::Message;
 use crate::participant::Participant;
-use crate::payload::Payload;
-use crate::ring::SlotAt;
+use crate::payload::{self, Payload};
+use crate::ring::{Corrupt, SlotAt};
 use crate::subscriber::Seat;
 use crate::sweep;
 
@@ -84,6 +85,9 @@ impl<'a, T: Payload + ?Sized> Sample<'a, T> {
         let cell = match held {
             Ok(cell) => cell,
             Err(_) => {
+                if participant.region.is_guarded() {
+                    return Err(HoldBudget(self)); // its own alone, and nobody else's
+                }
                 // Perhaps the dead have it, or had it until somebody has swept just now.
                 sweep::now(participant, None);
                 match self.seat.holds.hold(&participant.region, participant.index, block) {
@@ -99,6 +103,21 @@ impl<'a, T: Payload + ?Sized> Sample<'a, T> {
             sequence: self.sequence,
             timestamp_ns: self.timestamp_ns,
         })
+    }
+}
+
+impl<T: Message> Sample<'_, T> {
+    /// Copies the message by atomic loads, and looks at its stamp again: for a publisher that may write where it should not. One that may do so on purpose
+    /// makes even the sample a risk, which is a `&T`: against it, [`Subscriber::try_copy`](crate::Subscriber::try_copy). Slower than a memcpy.
+    ///
+    /// # Errors
+    /// [`Corrupt::Stream`] where the message was overwritten meanwhile, [`Corrupt::Length`] where its length was; `into` has what was copied by then.
+    pub fn copy_to(&self, into: &mut T) -> Result<(), Corrupt> {
+        let Participant { attachment, region, .. } = &self.seat.participant;
+        if attachment.is_forked() {
+            return Err(Corrupt::Stream); // nothing is mapped here
+        }
+        payload::copy(region, self.at, self.sequence, bytemuck::bytes_of_mut(into))
     }
 }
 

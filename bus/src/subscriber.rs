@@ -10,6 +10,7 @@ use shmbus_sys::clock;
 use crate::atomics::{Acquire, Relaxed};
 use crate::bell::{Meet, SLEEP_MAX_NS};
 use crate::error::ReceiveError;
+use crate::message::Message;
 use crate::options::Wake;
 use crate::participant::Participant;
 use crate::payload::{self, Payload};
@@ -246,7 +247,7 @@ impl<T: Payload + ?Sized> Subscriber<T> {
     /// Sleeps until a publisher rings, or until `deadline_ns`. Who is `stuck` sleeps on a removed topic too.
     #[cold]
     fn sleep(&mut self, deadline_ns: u64, stuck: bool) {
-        let Participant { attachment, region, .. } = &self.seat.participant;
+        let Participant { attachment, region, index, .. } = &self.seat.participant;
         let meet = match attachment.description.wake {
             Wake::Never => return std::thread::yield_now(),
             Wake::Fence => Meet::Fence,
@@ -254,7 +255,8 @@ impl<T: Payload + ?Sized> Subscriber<T> {
         };
         let control = region.control();
         let reader = &mut self.reader;
-        control.subscribers_bell.0.sleep(meet, deadline_ns, || {
+        let bell = region.subscribers_bell(*index);
+        bell.sleep(meet, deadline_ns, || {
             !matches!(reader.look(region), Ok(Next::Empty))
                 || (!stuck && control.notices.0.retired.load(Acquire) != 0) // [notice]
         });
@@ -268,6 +270,57 @@ impl<T: Payload + ?Sized> Subscriber<T> {
         let mut sample: Sample<'_, T> = unsafe { sample(&self.seat, at, sequence) }?;
         sample.missed(self.reader.take_missed_before());
         Ok(sample)
+    }
+}
+
+/// What [`Subscriber::try_copy`] has copied, beside the message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Copied {
+    /// Its place in the stream.
+    pub sequence: u64,
+    /// How many sequences the subscriber missed just before this one.
+    pub missed_before: u64,
+    /// When it was committed, by its publisher's word, where the topic carries the time.
+    pub timestamp_ns: Option<u64>,
+}
+
+impl<T: Message> Subscriber<T> {
+    /// Copies the next message, if it is there. Never waits. For a publisher that is not trusted: the message is copied by atomic loads, its stamp looked at before
+    /// and after, and nothing here ever refers to it where the publisher could change it. What it says may be anything that a `T` can be. Slower than a
+    /// memcpy; else as [`Subscriber::try_receive`].
+    ///
+    /// # Errors
+    /// As [`Subscriber::try_receive`]; [`Corrupt::Stream`] where the message was overwritten meanwhile: `into` is then anything.
+    pub fn try_copy(&mut self, into: &mut T) -> Result<Option<Copied>, ReceiveError> {
+        match self.poll()? {
+            Some((at, sequence)) => self.copied(at, sequence, into).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// The same, waiting for it, `timeout` at most.
+    ///
+    /// # Errors
+    /// As [`Subscriber::try_copy`].
+    pub fn copy_timeout(
+        &mut self,
+        into: &mut T,
+        timeout: Duration,
+    ) -> Result<Option<Copied>, ReceiveError> {
+        match self.wait(crate::wait::deadline_ns(timeout))? {
+            Some((at, sequence)) => self.copied(at, sequence, into).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    fn copied(&mut self, at: SlotAt, sequence: u64, into: &mut T) -> Result<Copied, ReceiveError> {
+        let region = &*self.seat.participant.region;
+        let missed_before = self.reader.take_missed_before();
+        let timestamp = region.geometry().timestamp;
+        let timestamp_ns = timestamp.then(|| region.slot(at).timestamp_ns.load(Relaxed));
+        payload::copy(region, at, sequence, bytemuck::bytes_of_mut(into))?;
+        Ok(Copied { sequence, missed_before, timestamp_ns })
     }
 }
 

@@ -3,23 +3,27 @@
 use std::io;
 use std::marker::PhantomData;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 use std::sync::Arc;
 
+use shmbus_sys::clock;
 use shmbus_sys::shm;
-use shmbus_sys::{clock, membarrier};
 
 use crate::atomics::{Acquire, Relaxed, Release};
 use crate::bell::Barrier;
+use crate::control::client;
 use crate::crash;
 use crate::directory::{self, DATA, Directory, Draft, TOPIC, TopicName};
 use crate::error::{AttachError, CreateError, OpenError, RemoveError};
+use crate::guard::Pages;
 use crate::header;
 use crate::layout::{CONTROL_OFFSET, TABLE_OFFSET};
 use crate::observer::{Observer, View};
-use crate::options::{TopicOptions, Wake};
-use crate::participant::{Attachment, refused};
+use crate::options::TopicOptions;
+use crate::participant::{Attachment, Participant, Place, refused};
 use crate::payload::{Carried, Payload};
 use crate::publisher::Publisher;
+use crate::recovery::Dead;
 use crate::registry::{self, Kind};
 use crate::ring::exclusive::ExclusiveRing;
 use crate::ring::reader::{Reader, Start};
@@ -82,6 +86,20 @@ impl<T: Payload + ?Sized> Topic<T> {
     /// See [`CreateError`]; [`CreateError::Open`] where it exists and cannot be opened.
     pub fn open_or_create(name: &str, options: &TopicOptions) -> Result<Self, CreateError> {
         Self::open_or_create_in(&Directory::from_env()?, name, options)
+    }
+
+    /// Opens topic `name` of the broker that listens at `socket`: a *guarded* topic, whose subscribers may be other users whom its publisher need not trust
+    /// (`docs/guarded.md`). What may be done with it is the broker's policy's: each joining asks it, and is an error where it does not allow it, or where
+    /// there is none. Who has joined needs it no more.
+    ///
+    /// One publisher at a time; [`Topic::info`] shows no participants; held blocks are counted for each subscriber, not for all.
+    ///
+    /// # Errors
+    /// [`OpenError::Broker`] where none answers within 5 s, [`OpenError::Refused`] by its policy; else as [`Topic::open`].
+    pub fn connect(socket: impl AsRef<Path>, name: &str) -> Result<Self, OpenError> {
+        let attachment = client::describe(socket.as_ref(), name)?;
+        header::check_type::<T>(name, &attachment.description.carried)?;
+        Ok(Topic { attachment: Arc::new(attachment), payload: PhantomData })
     }
 
     /// [`Topic::create`] in a directory of choice.
@@ -224,23 +242,17 @@ impl<T: Payload + ?Sized> Topic<T> {
             return Err(AttachError::Forked);
         }
         self.check_retired()?;
+        if let Place::Broker(socket) = &attachment.place {
+            let barrier = attachment.description.wake.barrier()?;
+            let (participant, dead) = client::publish(attachment, socket)?;
+            return self.take_over(participant, dead, barrier);
+        }
         let region = attachment.writable_region()?;
         if attachment.prefault {
             let name = || attachment.name.clone();
             region.prefault().map_err(|source| refused(&name(), "map all its pages", source))?;
         }
-        let barrier = match attachment.description.wake {
-            Wake::Never => Barrier::Nobody,
-            Wake::Fence => Barrier::Fence,
-            Wake::Membarrier => match membarrier::register_global_expedited() {
-                Ok(()) => Barrier::Membarrier,
-                Err(source) => return Err(AttachError::Membarrier { source }),
-            },
-            Wake::Auto => match membarrier::register_global_expedited() {
-                Ok(()) => Barrier::Membarrier,
-                Err(_) => Barrier::Fence,
-            },
-        };
+        let barrier = attachment.description.wake.barrier()?; // before an entry is taken, and with it what a dead one left
         let shared = region.geometry().shared;
         if shared {
             attachment.sweep_publishers();
@@ -253,6 +265,18 @@ impl<T: Payload + ?Sized> Topic<T> {
             let owner = region.publishers().next().map(|index| region.entry(index));
             AttachError::PublisherAlive { pid: owner.map_or(0, |entry| entry.pid.load(Relaxed)) }
         })?;
+        self.take_over(participant, dead, barrier)
+    }
+
+    /// What the owner of a publisher's entry does before it publishes. `dead` is who had it before and was found dead by that.
+    fn take_over(
+        &self,
+        participant: Participant,
+        dead: Option<Dead>,
+        barrier: Barrier,
+    ) -> Result<Publisher<T>, AttachError> {
+        let region = Arc::clone(&participant.region);
+        let shared = region.geometry().shared;
         sweep::now(&participant, dead);
         let (ring, shared) = if shared {
             (ExclusiveRing::unused(&region)?, Some(SharedRing::new(&region, participant.index)))
@@ -261,6 +285,9 @@ impl<T: Payload + ?Sized> Topic<T> {
         };
         registry::activate(&region, participant.index, participant.generation, Kind::Publisher);
         region.control().subscribers_bell.0.ring(Barrier::Fence); // what was found committed
+        if region.is_guarded() {
+            Pages::new(&region, Barrier::Fence).ring(&region);
+        }
         crash::point("takeover.rung");
         Ok(Publisher::new(participant, ring, shared, barrier))
     }
@@ -287,11 +314,17 @@ impl<T: Payload + ?Sized> Topic<T> {
             return Err(AttachError::Forked);
         }
         self.check_retired()?;
-        let region = &attachment.region;
-        let occupied = attachment.occupy(region, region.subscribers())?;
-        let max = region.geometry().subscribers_max;
-        let (participant, dead) = occupied.ok_or(AttachError::SubscribersFull { max })?;
-        sweep::now(&participant, dead);
+        let participant = if let Place::Broker(socket) = &attachment.place {
+            client::subscribe(attachment, socket, delivery)?
+        } else {
+            let region = &attachment.region;
+            let occupied = attachment.occupy(region, region.subscribers())?;
+            let max = region.geometry().subscribers_max;
+            let (participant, dead) = occupied.ok_or(AttachError::SubscribersFull { max })?;
+            sweep::now(&participant, dead);
+            participant
+        };
+        let region = &*participant.region;
         let (index, generation) = (participant.index, participant.generation);
         let reader = match delivery {
             Delivery::Lossy => Reader::attach_lossy(region, index, generation, start),
@@ -315,11 +348,15 @@ impl<T: Payload + ?Sized> Topic<T> {
     /// # Errors
     /// See [`AttachError`].
     pub fn observe(&self, start: Start) -> Result<Observer, AttachError> {
-        let Attachment { name, directory, .. } = &*self.attachment;
+        let Attachment { name, place, .. } = &*self.attachment;
         if self.attachment.is_forked() {
             return Err(AttachError::Forked);
         }
-        Observer::begin(View::open(name, directory)?, start)
+        let view = match place {
+            Place::Directory(directory) => View::open(name, directory)?,
+            Place::Broker(_) => View::guarded(&self.attachment),
+        };
+        Observer::begin(view, start)
     }
 
     /// What the topic is, and who takes part in it, now.

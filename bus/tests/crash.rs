@@ -12,6 +12,8 @@
 
 #[path = "support/board.rs"]
 mod board;
+#[path = "crash/broker.rs"]
+mod broker;
 #[path = "crash/cases.rs"]
 mod cases;
 #[path = "crash/files.rs"]
@@ -56,6 +58,7 @@ runner::tests! {
     repairs::who_settles_for_a_subscriber_that_may_not_write_is_killed_or_stopped,
     files::a_creator_is_killed_or_stopped_and_the_next_create_clears_up,
     files::a_remover_is_killed_or_stopped_and_everybody_is_told,
+    broker::a_broker_is_killed_or_stopped_and_the_next_one_lets_everybody_in,
     primitives::who_takes_permits_is_killed_or_stopped_and_none_is_lost,
     primitives::who_reads_and_writes_is_killed_or_stopped_and_nobody_reads_halves,
     primitives::who_sets_an_event_is_killed_or_stopped_and_it_is_set,
@@ -73,5 +76,6 @@ fn main() -> ExitCode {
         println!("this build has no crash points: ci/crash runs these tests");
         return ExitCode::SUCCESS;
     }
-    runner::main(TESTS, &[victims::ROLES, files::ROLES, sync::ROLES, primitives::ROLES].concat())
+    let roles = [victims::ROLES, files::ROLES, broker::ROLES, sync::ROLES, primitives::ROLES];
+    runner::main(TESTS, &roles.concat())
 }

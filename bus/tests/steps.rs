@@ -39,6 +39,9 @@ mod message;
 #[path = "steps/mutex.rs"]
 mod mutex;
 #[cfg(target_arch = "x86_64")]
+#[path = "steps/operation.rs"]
+mod operation;
+#[cfg(target_arch = "x86_64")]
 #[path = "support/processes.rs"]
 #[allow(dead_code)] // as above
 mod processes;

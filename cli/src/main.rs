@@ -24,6 +24,7 @@ mod rates;
 mod remove;
 mod run;
 mod schema;
+mod serve;
 mod stat;
 mod status;
 mod text;
@@ -78,6 +79,7 @@ enum Command {
     Doctor(doctor::Arguments),
     Gc(gc::Arguments),
     Metrics(metrics::Arguments),
+    Serve(serve::Arguments),
     #[command(name = "rm")]
     Remove(remove::Arguments),
     Completions(completions::CompletionsArguments),
@@ -124,6 +126,7 @@ fn run(command: Command, dir: Option<&Path>) -> anyhow::Result<()> {
         Command::Doctor(arguments) => doctor::run(dir, &arguments),
         Command::Gc(arguments) => gc::run(&directory(dir)?, &arguments),
         Command::Metrics(arguments) => metrics::run(&directory(dir)?, &arguments),
+        Command::Serve(arguments) => serve::run(&arguments),
         Command::Remove(arguments) => remove::run(&directory(dir)?, &arguments),
         Command::Completions(a) => completions::completions(Arguments::command(), &a),
         Command::Man(arguments) => completions::man(Arguments::command(), &arguments),

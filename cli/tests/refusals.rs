@@ -154,6 +154,13 @@ const TABLE: &[Row] = &[
         no_permission: answers(0, &["shmbus_topics 0\n", "unreadable 1\n"]),
     },
     Row {
+        arguments: &["serve", "--config", "/nowhere"],
+        no_topic: answers(1, &["cannot read /nowhere"]),
+        corrupt: answers(1, &["cannot read /nowhere"]),
+        full: answers(1, &["cannot read /nowhere"]),
+        no_permission: answers(1, &["cannot read /nowhere"]),
+    },
+    Row {
         arguments: &["rm", "t"],
         no_topic: answers(1, &["there is no topic t"]),
         corrupt: answers(1, &[FOREIGN]),
@@ -194,7 +201,7 @@ const TABLE: &[Row] = &[
 /// Commands that go on while their topic is removed, and what they answer then: tested below, one by one.
 const READERS: [&str; 6] = ["pub", "echo", "hz", "bw", "delay", "stat"];
 /// Those that look once, and then find a topic or none.
-const NO_READERS: [&str; 12] = [
+const NO_READERS: [&str; 13] = [
     "list",
     "info",
     "schema",
@@ -204,6 +211,7 @@ const NO_READERS: [&str; 12] = [
     "doctor",
     "gc",
     "metrics",
+    "serve",
     "rm",
     "completions",
     "man",

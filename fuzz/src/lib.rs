@@ -2,6 +2,7 @@
 
 pub mod attach;
 pub mod attach_files;
+pub mod control;
 pub mod corrupt;
 pub mod input;
 pub mod model;
@@ -16,6 +17,7 @@ pub type Target = (&'static str, fn(&[u8]));
 pub const TARGETS: &[Target] = &[
     ("attach", attach::run),
     ("attach_files", attach_files::run),
+    ("control", control::run),
     ("corrupt", corrupt::run),
     ("ops", ops::run),
     ("schema", schema::run),

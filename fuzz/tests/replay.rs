@@ -45,6 +45,11 @@ fn the_corpus_of_attach_files_is_answered_by_errors_or_by_a_topic() {
 }
 
 #[test]
+fn the_corpus_of_control_is_answered_by_nothing_or_by_messages_that_are_written_as_they_were_read() {
+    replay("control", random());
+}
+
+#[test]
 fn the_corpus_of_corrupt_is_answered_by_results_or_errors() {
     replay("corrupt", random());
 }

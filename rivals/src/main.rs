@@ -28,8 +28,10 @@ enum Verb {
     Bench(shmbus_bench::Arguments),
     /// Messages a second, nothing lost. Figure: shmbus / iceoryx2
     Iceoryx2(Rates),
-    /// Messages a second, nothing lost. Figure: shmbus / the best of the others but iceoryx2
+    /// Messages a second, nothing lost, received one by one. Figure: shmbus / the best of the others but iceoryx2
     Others(Rates),
+    /// The same, where receivers take up to 32 at once
+    Batches(Rates),
     /// Cost of a publish with 1 to 32 idle subscribers. Figure: iceoryx2 / shmbus, with 32
     Publish(Own),
     /// Time without messages after a subscriber is killed for which the publisher waits. Figure: that of shmbus in ms
@@ -73,8 +75,11 @@ fn main() -> ExitCode {
 fn run(verb: Verb) -> Result<()> {
     match verb {
         Verb::Bench(arguments) => shmbus_bench::run_with(transports::ALL, &arguments),
-        Verb::Iceoryx2(rates) => rate("iceoryx2", &["iceoryx2"], rates),
-        Verb::Others(rates) => rate("the best of the others", &figures::OTHERS, rates),
+        Verb::Iceoryx2(rates) => rate("shmbus", "iceoryx2", &["iceoryx2"], rates),
+        Verb::Others(rates) => rate("shmbus", "the best of the others", &figures::OTHERS, rates),
+        Verb::Batches(rates) => {
+            rate("shmbus batch", "the best of the others in batches", &figures::BATCHES, rates)
+        }
         Verb::Publish(Own { rounds, json }) => publish::run(rounds, json.as_deref()),
         Verb::Recovery(Own { rounds, json }) => recovery::run(rounds, json.as_deref()),
         Verb::Partner { role, transport, directory } => match &*role {
@@ -84,7 +89,7 @@ fn run(verb: Verb) -> Result<()> {
     }
 }
 
-fn rate(what: &str, names: &[&str], rates: Rates) -> Result<()> {
+fn rate(ours: &str, what: &str, names: &[&str], rates: Rates) -> Result<()> {
     let scratch = partner::Scratch::new()?;
     let json = match rates.from {
         Some(from) => from,
@@ -95,6 +100,6 @@ fn rate(what: &str, names: &[&str], rates: Rates) -> Result<()> {
             json
         }
     };
-    println!("shmbus / {what}: {:.2}", figures::factor(&json, names)?);
+    println!("{ours} / {what}: {:.2}", figures::factor(&json, ours, names)?);
     Ok(())
 }

@@ -7,12 +7,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 use iceoryx2::prelude::Node;
 use serde_json::json;
-use shmbus::{Delivery, Directory, Publisher, Subscriber, Topic, TopicOptions};
-use shmbus_bench::transport::{Abilities, Channel, Receiver, Sender, Transport, Wait};
+use shmbus_bench::transport::{Channel, Receiver, Sender, Transport, Wait};
 
 use crate::figures::median;
 use crate::partner::{Partner, Scratch, pause};
-use crate::transports::{Iceoryx2, OfLength, Ringfire, ShaqBroadcast};
+use crate::transports::{Iceoryx2, OfLength, Ringfire, ShaqBroadcast, Shmbus};
 use crate::{raw, transports};
 
 const VARIANT: &str = "a subscriber that the publisher waits for is killed";
@@ -41,9 +40,9 @@ fn channel(directory: &Path) -> Channel {
 macro_rules! with {
     ($name:expr, $what:ident($($argument:expr),*)) => {
         match $name {
-            "shmbus" => $what(&Reliable, $($argument),*),
-            "ringfire" => $what(&OfLength(Ringfire { lossless: true }), $($argument),*),
-            "shaq broadcast" => $what(&OfLength(ShaqBroadcast), $($argument),*),
+            "shmbus" => $what(&OfLength(Shmbus), $($argument),*),
+            "ringfire" => $what(&OfLength(Ringfire::LOSSLESS), $($argument),*),
+            "shaq broadcast" => $what(&OfLength(ShaqBroadcast { batch: false }), $($argument),*),
             name if name.starts_with("iceoryx2") => $what(&OfLength(Iceoryx2), $($argument),*),
             name => bail!("there is no transport {name}"),
         }
@@ -168,60 +167,5 @@ fn sender<T: Transport>(transport: &T, directory: &Path) -> Result<()> {
     pause("connected")?;
     loop {
         sender.send(bytemuck::bytes_of(&[7u64; 6]))?;
-    }
-}
-
-/// shmbus, as the harness has it, but its publisher sleeps while there is no room.
-struct Reliable;
-
-struct Outlet(Publisher<[u64; 6]>);
-
-struct Inlet(Subscriber<[u64; 6]>);
-
-const TOPIC: &str = "there";
-
-impl Transport for Reliable {
-    type Sender = Outlet;
-    type Receiver = Inlet;
-
-    fn name(&self) -> &'static str {
-        "shmbus"
-    }
-
-    fn abilities(&self) -> Abilities {
-        Abilities::STREAM
-    }
-
-    fn create(&self, channel: &Channel) -> Result<()> {
-        let options = TopicOptions { depth: 8192, subscribers_max: 2, ..Default::default() };
-        Topic::<[u64; 6]>::create_in(&Directory::at(&channel.directory)?, TOPIC, &options)?;
-        Ok(())
-    }
-
-    fn listen(&self, channel: &Channel, _index: usize) -> Result<Inlet> {
-        let topic = Topic::open_in(&Directory::at(&channel.directory)?, TOPIC)?;
-        Ok(Inlet(topic.subscriber(Delivery::Reliable)?))
-    }
-
-    fn connect(&self, channel: &Channel) -> Result<Outlet> {
-        Ok(Outlet(Topic::open_in(&Directory::at(&channel.directory)?, TOPIC)?.publisher()?))
-    }
-}
-
-impl Sender for Outlet {
-    fn send(&mut self, message: &[u8]) -> Result<()> {
-        let message: [u64; 6] = bytemuck::pod_read_unaligned(message);
-        self.0.publish(&message)?;
-        Ok(())
-    }
-}
-
-impl Receiver for Inlet {
-    fn try_receive<R>(&mut self, look: impl FnOnce(&[u8]) -> R) -> Result<Option<R>> {
-        Ok(self.0.try_receive()?.map(|message| look(bytemuck::bytes_of(&*message))))
-    }
-
-    fn receive<R>(&mut self, look: impl FnOnce(&[u8]) -> R) -> Result<R> {
-        Ok(look(bytemuck::bytes_of(&*self.0.receive()?)))
     }
 }

@@ -1,8 +1,8 @@
 //! The limit: a ring for one sender and one receiver that poll, with nothing in it that a bus needs. No types, no attaching and leaving, no other
 //! readers, nothing that survives a death, nobody who sleeps.
 //!
-//! 4096 slots of a cache line: stamp, then the message. The receiver says how far it is every 512 messages; the sender looks at
-//! that when the ring seems full.
+//! 256 KiB of slots, four at least, each of cache lines of its own: stamp, then the message. The receiver says how far it is eight times a lap, or after each
+//! message; the sender looks at that when the ring seems full.
 #![allow(unsafe_code)] // slots in a mapping of its own
 
 use std::os::fd::AsFd;
@@ -15,46 +15,50 @@ use shmbus_sys::shm::{self, Access};
 
 use crate::transport::{Abilities, Channel, Receiver, Sender, Spin, Transport};
 
-const SLOTS: u64 = 4096;
-const SLOT: usize = 64;
 const SLOTS_OFFSET: usize = 4096;
-const LEN: usize = SLOTS_OFFSET + SLOTS as usize * SLOT;
-const PAYLOAD_MAX: usize = SLOT - 8;
-const TOLD_EVERY: u64 = 512;
+const PAYLOAD_OFFSET: usize = 8;
 
 pub(crate) struct Bare;
 
-struct Ring(Mapping);
+struct Ring {
+    mapping: Mapping,
+    /// How many there are, a power of two, and the bytes of one.
+    slots: u64,
+    slot: usize,
+}
 
 impl Ring {
     fn open(channel: &Channel, create: bool) -> Result<Ring> {
-        ensure!(channel.payload <= PAYLOAD_MAX, "a slot has room for {PAYLOAD_MAX} bytes");
+        let slot = (PAYLOAD_OFFSET + channel.payload).next_multiple_of(64);
+        let slots = ((1 << 18) / slot as u64).next_power_of_two().max(4);
+        let len = SLOTS_OFFSET + slots as usize * slot;
         let directory = shm::open_directory(&channel.directory)?;
         let name = format!("{}-ring", channel.name);
         let fd = if create {
             let fd = shm::create_at(directory.as_fd(), &name, 0o600)?;
-            shm::allocate(fd.as_fd(), LEN as u64)?;
+            shm::allocate(fd.as_fd(), len as u64)?;
             fd
         } else {
             shm::open_at(directory.as_fd(), &name, Access::ReadWrite)?
         };
-        ensure!(shm::len(fd.as_fd())? == LEN as u64, "a ring of another length");
-        let ring = Ring(Mapping::read_write(fd.as_fd(), LEN)?);
-        ring.0.prefault()?;
-        Ok(ring)
+        ensure!(shm::len(fd.as_fd())? == len as u64, "a ring of another length");
+        let mapping = Mapping::read_write(fd.as_fd(), len)?;
+        mapping.prefault()?;
+        Ok(Ring { mapping, slots, slot })
     }
 
     /// How many messages the receiver has taken, at least.
     #[inline(always)]
     fn taken(&self) -> &AtomicU64 {
         // SAFETY: the first word of a mapping that lives as long as `self`, aligned, and only ever an atomic.
-        unsafe { self.0.base().cast().as_ref() }
+        unsafe { self.mapping.base().cast().as_ref() }
     }
 
     #[inline(always)]
     fn slot(&self, number: u64) -> NonNull<u8> {
-        // SAFETY: one of `SLOTS` slots behind the offset, inside the mapping.
-        unsafe { self.0.base().add(SLOTS_OFFSET + (number % SLOTS) as usize * SLOT) }
+        let index = (number & (self.slots - 1)) as usize;
+        // SAFETY: one of the slots behind the offset, inside the mapping.
+        unsafe { self.mapping.base().add(SLOTS_OFFSET + index * self.slot) }
     }
 
     /// Number + 1 of the message in a slot.
@@ -67,7 +71,7 @@ impl Ring {
     #[inline(always)]
     fn payload(slot: NonNull<u8>) -> NonNull<u8> {
         // SAFETY: inside the slot.
-        unsafe { slot.add(8) }
+        unsafe { slot.add(PAYLOAD_OFFSET) }
     }
 }
 
@@ -80,7 +84,7 @@ impl Transport for Bare {
     }
 
     fn abilities(&self) -> Abilities {
-        Abilities { blocks: false, receivers_max: 1, payload_max: PAYLOAD_MAX, ..Abilities::STREAM }
+        Abilities { zero_copy: true, blocks: false, receivers_max: 1, ..Abilities::STREAM }
     }
 
     fn create(&self, channel: &Channel) -> Result<()> {
@@ -88,12 +92,16 @@ impl Transport for Bare {
     }
 
     fn listen(&self, channel: &Channel, _index: usize) -> Result<Inlet> {
-        Ok(Inlet { ring: Ring::open(channel, false)?, next: 0, len: channel.payload })
+        let ring = Ring::open(channel, false)?;
+        let told_every = (ring.slots / 8).max(1);
+        Ok(Inlet { ring, next: 0, told_every, len: channel.payload })
     }
 
     fn connect(&self, channel: &Channel) -> Result<Outlet> {
         let ring = Ring::open(channel, false)?;
-        Ok(Outlet { ring, next: 0, limit: SLOTS, spin: channel.spin() })
+        let limit = ring.slots;
+        let len_max = ring.slot - PAYLOAD_OFFSET;
+        Ok(Outlet { ring, next: 0, limit, len_max, spin: channel.spin() })
     }
 }
 
@@ -102,25 +110,48 @@ pub(crate) struct Outlet {
     next: u64,
     /// The first number for which there was no room when it last looked.
     limit: u64,
+    len_max: usize,
     spin: Spin,
+}
+
+impl Outlet {
+    /// The payload of the next slot, when the receiver has done with it.
+    #[inline(always)]
+    fn next_payload(&mut self, len: usize) -> Result<NonNull<u8>> {
+        ensure!(len <= self.len_max, "too long for a slot");
+        while self.next == self.limit {
+            self.limit = self.ring.taken().load(Acquire) + self.ring.slots;
+            if self.next == self.limit {
+                self.spin.turn();
+            }
+        }
+        Ok(Ring::payload(self.ring.slot(self.next)))
+    }
+
+    #[inline(always)]
+    fn commit(&mut self) {
+        let slot = self.ring.slot(self.next);
+        self.next += 1;
+        self.ring.stamp(slot).store(self.next, Release);
+    }
 }
 
 impl Sender for Outlet {
     #[inline(always)]
     fn send(&mut self, message: &[u8]) -> Result<()> {
-        ensure!(message.len() <= PAYLOAD_MAX, "too long for a slot");
-        while self.next == self.limit {
-            self.limit = self.ring.taken().load(Acquire) + SLOTS;
-            if self.next == self.limit {
-                self.spin.turn();
-            }
-        }
-        let slot = self.ring.slot(self.next);
-        let to = Ring::payload(slot).as_ptr();
-        // SAFETY: room for `PAYLOAD_MAX` bytes in a slot that the receiver has done with and does not look at before its stamp.
+        let to = self.next_payload(message.len())?.as_ptr();
+        // SAFETY: room for the message in a slot that the receiver has done with and does not look at before its stamp.
         unsafe { std::ptr::copy_nonoverlapping(message.as_ptr(), to, message.len()) };
-        self.next += 1;
-        self.ring.stamp(slot).store(self.next, Release);
+        self.commit();
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn send_in_place(&mut self, len: usize, write: impl FnOnce(&mut [u8])) -> Result<()> {
+        let to = self.next_payload(len)?.as_ptr();
+        // SAFETY: as above; the bytes of a file are always initialised.
+        write(unsafe { std::slice::from_raw_parts_mut(to, len) });
+        self.commit();
         Ok(())
     }
 }
@@ -128,6 +159,7 @@ impl Sender for Outlet {
 pub(crate) struct Inlet {
     ring: Ring,
     next: u64,
+    told_every: u64,
     len: usize,
 }
 
@@ -142,7 +174,7 @@ impl Receiver for Inlet {
         // SAFETY: `len` bytes of the slot, written before its stamp, and not again before `taken` has passed it.
         let result = look(unsafe { std::slice::from_raw_parts(from, self.len) });
         self.next += 1;
-        if self.next.is_multiple_of(TOLD_EVERY) {
+        if self.next & (self.told_every - 1) == 0 {
             self.ring.taken().store(self.next, Release);
         }
         Ok(Some(result))

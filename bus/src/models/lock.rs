@@ -46,6 +46,7 @@ impl Place {
             hold_blocks: 0,
             shared: false,
             timestamp: false,
+            guarded: false,
             schema_len: 0,
         });
         Arc::new(Place { region, count: UnsafeCell::new(0), gone: AtomicU64::new(0) })

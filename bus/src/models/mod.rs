@@ -8,6 +8,7 @@
 #![allow(unsafe_code)] // the models' payload is loom's UnsafeCell, which reports unsynchronised access
 
 mod entries;
+mod guarded;
 mod hold;
 mod lock;
 mod observer;
@@ -38,7 +39,11 @@ fn region(block_len: u64, subscribers_max: u32, hold_blocks: u32) -> Arc<Region>
 
 /// A topic with `shared` publishers, or with one where that is 0.
 fn region_of(block_len: u64, shared: u32, subscribers_max: u32, hold_blocks: u32) -> Arc<Region> {
-    Arc::new(Region::new(Geometry {
+    Arc::new(Region::new(geometry(block_len, shared, subscribers_max, hold_blocks)))
+}
+
+fn geometry(block_len: u64, shared: u32, subscribers_max: u32, hold_blocks: u32) -> Geometry {
+    Geometry {
         block_len,
         blocks: 2,
         spares: subscribers_max + hold_blocks + 2 * shared + 1,
@@ -50,8 +55,9 @@ fn region_of(block_len: u64, shared: u32, subscribers_max: u32, hold_blocks: u32
         hold_blocks,
         shared: shared > 0,
         timestamp: false,
+        guarded: false,
         schema_len: 0,
-    }))
+    }
 }
 
 /// Entry of subscriber `n`.
@@ -69,15 +75,15 @@ fn publisher(region: &Region) -> ExclusiveRing {
 
 /// As `Publisher::publish`, without the bell.
 fn publish(ring: &mut ExclusiveRing, region: &Region) -> Result<u64, Blocked> {
-    let at = match ring.slot() {
-        Some(at) => at,
+    let place = match ring.place() {
+        Some(place) => place,
         None => ring.open(region)?,
     };
     let value = content(ring.sequence());
     // SAFETY: loom checks that nobody else accesses the cell meanwhile.
-    region.slot(at).payload.with_mut(|payload| unsafe { *payload = value });
+    region.slot(place.at).payload.with_mut(|payload| unsafe { *payload = value });
     crash::point("publish.written");
-    Ok(ring.commit(region, 8, None))
+    Ok(ring.commit(region, place, 8, None))
 }
 
 fn payload(region: &Region, at: SlotAt) -> u64 {

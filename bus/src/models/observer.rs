@@ -27,6 +27,7 @@ fn region(block_len: u64, shared: u32) -> Arc<Region> {
         hold_blocks: 0,
         shared: shared > 0,
         timestamp: false,
+        guarded: false,
         schema_len: 0,
     }))
 }
@@ -41,9 +42,9 @@ fn write(region: &Region, at: SlotAt, sequence: u64) {
 
 /// As `Publisher::publish`, without the bell, whose fence would hide missing ones.
 fn publish(ring: &mut ExclusiveRing, region: &Region) {
-    let at = ring.slot().unwrap_or_else(|| ring.open(region).expect("nobody is waited for"));
-    write(region, at, ring.sequence());
-    ring.commit(region, 8, None);
+    let place = ring.place().unwrap_or_else(|| ring.open(region).expect("nobody is waited for"));
+    write(region, place.at, ring.sequence());
+    ring.commit(region, place, 8, None);
 }
 
 fn publisher(region: &Region) -> ExclusiveRing {

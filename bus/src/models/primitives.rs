@@ -11,6 +11,7 @@ use crate::crash;
 use crate::layout::ENTRY_LEASES;
 use crate::sync::gather::{self, Gathered};
 use crate::sync::lock::{self, Step};
+use crate::sync::maker;
 use crate::sync::permits::{self, Asked};
 use crate::sync::region::SyncRegion;
 use crate::sync::rw::{self, Read};
@@ -118,6 +119,18 @@ impl Process {
         }
         lock::unlock(&self.seat);
         owner_died
+    }
+
+    /// Makes the value, where it is not there; what it is then.
+    fn make(&self) -> u64 {
+        let make = || {
+            self.data.change();
+            Ok::<(), ()>(())
+        };
+        let made = maker::make(&self.seat, FOREVER, || false, make);
+        assert!(matches!(made, Ok(Step::Locked { .. })));
+        assert!(maker::is_there(&self.seat.region));
+        self.data.look()
     }
 
     fn wait(&self) {
@@ -254,6 +267,39 @@ fn signal_against_set() {
     });
 }
 
+/// Whoever takes it next has it from the one who set it last, whatever it saw first.
+#[test]
+fn a_signal_that_goes_round() {
+    bounded(2, || {
+        let [one, other] = processes(signal::give_back, 0);
+        let turn = |process: &Process| {
+            process.wait();
+            process.data.change();
+            signal::set(&process.seat.region);
+        };
+        signal::set(&one.seat.region);
+        let theirs = thread::spawn(move || turn(&other));
+        turn(&one);
+        theirs.join().unwrap();
+    });
+}
+
+/// One that stays set is taken by nobody.
+#[test]
+fn a_signal_that_stays_against_who_waits() {
+    bounded(3, || {
+        let [one, other] = processes(signal::give_back, signal::MANUAL);
+        let setting = thread::spawn(move || {
+            other.data.change();
+            signal::set(&other.seat.region);
+        });
+        one.wait();
+        assert_eq!(one.data.look(), 1);
+        assert!(signal::take(&one.seat.region), "it stays");
+        setting.join().unwrap();
+    });
+}
+
 #[test]
 fn a_signal_whose_waiter_is_killed_when_it_is_woken_goes_to_another() {
     bounded(1, || {
@@ -328,4 +374,41 @@ fn a_party_that_is_killed_breaks_the_barrier() {
             assert!(dying.join().unwrap());
         });
     }
+}
+
+/// Who finds it there without having waited reads it whole.
+#[test]
+fn a_value_that_is_made_against_who_looks_for_it() {
+    bounded(3, || {
+        let [one, other] = processes(lock::give_back, 0);
+        let making = thread::spawn(move || assert_eq!(other.make(), 1));
+        if maker::is_there(&one.seat.region) {
+            assert_eq!(one.data.look(), 1);
+        }
+        making.join().unwrap();
+        assert_eq!(one.make(), 1, "it is made once");
+    });
+}
+
+#[test]
+fn a_value_that_two_make() {
+    bounded(2, || {
+        let [one, other] = processes(lock::give_back, 0);
+        let theirs = thread::spawn(move || other.make());
+        let own = one.make();
+        assert_eq!((own, theirs.join().unwrap()), (1, 1));
+    });
+}
+
+/// One that is killed with the data written has made nothing: of two others one makes it, and the other one reads that.
+#[test]
+fn a_value_whose_maker_is_killed_is_made_by_another() {
+    bounded(1, || {
+        let [one, two, victim] = processes(lock::give_back, 0);
+        let others = [one, two].map(|other| thread::spawn(move || other.make()));
+        let killed = victim.killed_at("sync.once.written", || victim.make());
+        let [first, second] = others.map(|other| other.join().unwrap());
+        assert_eq!(first, second);
+        assert_eq!(first, 1 + u64::from(killed));
+    });
 }

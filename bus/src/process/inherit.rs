@@ -15,7 +15,7 @@ use shmbus_sys::spawn::{self, FileId, Inherited};
 use super::{described, is_not_open, read_description};
 use crate::directory::TopicName;
 use crate::error::{NameError, OpenError};
-use crate::participant::Attachment;
+use crate::participant::{Attachment, Place};
 use crate::payload::Payload;
 use crate::topic::Topic;
 
@@ -42,7 +42,7 @@ pub trait CommandExt {
     /// [`env_clear`](Command::env_clear) was called on it, but before, it would be undone.
     ///
     /// # Errors
-    /// No descriptor is left (`EMFILE`).
+    /// No descriptor is left (`EMFILE`). [`io::ErrorKind::Unsupported`]: the topic is guarded, and the child asks its broker ([`Topic::connect`]).
     fn topic<T: Payload + ?Sized>(&mut self, topic: &Topic<T>) -> io::Result<&mut Command>;
 }
 
@@ -55,7 +55,10 @@ impl CommandExt for Command {
 
 /// Gives the child a topic.
 pub(super) fn give(command: &mut Command, attachment: &Attachment) -> io::Result<()> {
-    let directory = attachment.directory.as_fd();
+    let Place::Directory(directory) = &attachment.place else {
+        return Err(io::Error::new(io::ErrorKind::Unsupported, "a guarded topic has no directory"));
+    };
+    let directory = directory.as_fd();
     let number = spawn::inherit(command, directory)?;
     let entry = format!("{}={}", attachment.name, described(number, FileId::of(directory)?));
     let before = command.get_envs().find(|(name, _)| *name == TOPICS);

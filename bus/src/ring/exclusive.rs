@@ -25,7 +25,16 @@ impl From<Corrupt> for Blocked {
     }
 }
 
-/// The state of the one publisher; everything else is in the region.
+/// A sequence of the open block and its slot: in registers, while a payload is written that for all the compiler knows may lie anywhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub(crate) at: SlotAt,
+    sequence: u64,
+}
+
+/// The state of the one publisher; everything else is in the region. On cache lines of its own: it changes with each message, and a program may
+/// well keep a subscriber, which another thread uses, beside its publisher.
+#[repr(align(128))]
 pub(crate) struct ExclusiveRing {
     /// Next sequence to be committed.
     sequence: u64,
@@ -89,16 +98,28 @@ impl ExclusiveRing {
         self.sequence
     }
 
-    /// The slot of the next sequence, to be written and committed; `None` where its block is not open. Asked twice, it is the same.
+    /// The next sequence and its slot, to be written and committed; `None` where its block is not open. Asked twice, it is the same.
     #[inline]
-    pub(crate) fn slot(&self) -> Option<SlotAt> {
-        (self.sequence != self.block_end).then_some(self.slot)
+    pub(crate) fn place(&self) -> Option<Place> {
+        (self.sequence != self.block_end).then_some(self.written())
+    }
+
+    /// [`ExclusiveRing::place`], for who has had it already.
+    #[inline]
+    pub(crate) fn written(&self) -> Place {
+        Place { at: self.slot, sequence: self.sequence }
     }
 
     /// Makes the written slot a message: `len` bytes, at `timestamp_ns` where the topic carries the time.
     #[inline]
-    pub(crate) fn commit(&mut self, region: &Region, len: u32, timestamp_ns: Option<u64>) -> u64 {
-        let sequence = self.stamp(region, len, timestamp_ns);
+    pub(crate) fn commit(
+        &mut self,
+        region: &Region,
+        place: Place,
+        len: u32,
+        timestamp_ns: Option<u64>,
+    ) -> u64 {
+        let sequence = self.stamp(region, place, len, timestamp_ns);
         self.show_head(region);
         crash::point("commit.counted");
         sequence
@@ -106,9 +127,16 @@ impl ExclusiveRing {
 
     /// [`ExclusiveRing::commit`] without the head, which is shown before the next block is opened and before anybody is waited for.
     #[inline]
-    pub(crate) fn stamp(&mut self, region: &Region, len: u32, timestamp_ns: Option<u64>) -> u64 {
-        let sequence = self.sequence;
-        let slot = region.slot(self.slot);
+    pub(crate) fn stamp(
+        &mut self,
+        region: &Region,
+        place: Place,
+        len: u32,
+        timestamp_ns: Option<u64>,
+    ) -> u64 {
+        debug_assert_eq!(place, self.written());
+        let Place { at, sequence } = place;
+        let slot = region.slot(at);
         slot.len.store(len, Relaxed);
         if let Some(time) = timestamp_ns {
             slot.timestamp_ns.store(time, Relaxed);
@@ -116,7 +144,7 @@ impl ExclusiveRing {
         slot.stamp.store(message_stamp(sequence), Release); // [message]: payload, length and time, by a subscriber
         crash::point("commit.stamped");
         self.sequence = sequence + 1;
-        self.slot = region.geometry().next(self.slot);
+        self.slot = region.geometry().next(at);
         sequence
     }
 
@@ -128,7 +156,7 @@ impl ExclusiveRing {
 
     /// Opens the block of the next sequence, which is its first. Killed anywhere in here, it has or has not happened: the table says so.
     #[cold]
-    pub(crate) fn open(&mut self, region: &Region) -> Result<SlotAt, Blocked> {
+    pub(crate) fn open(&mut self, region: &Region) -> Result<Place, Blocked> {
         debug_assert_eq!(self.sequence, self.block_end);
         super::checked(self.sequence)?;
         let geometry = region.geometry();
@@ -147,7 +175,7 @@ impl ExclusiveRing {
         self.spares.freed(displaced);
         self.slot = geometry.slot(block, self.sequence);
         self.block_end = self.sequence + geometry.block_len;
-        Ok(self.slot)
+        Ok(self.written())
     }
 
     /// Whether the next slot is to be had without waiting; for a publisher that is about to sleep.

@@ -41,6 +41,10 @@ impl Holds {
                 return Ok(cell);
             }
         }
+        // On a guarded topic the budget is this subscriber's own, and a bit beyond it would hide another one from a scan.
+        if region.is_guarded() && held.count_ones() >= region.geometry().hold_blocks {
+            return Err(OverBudget);
+        }
         // The bit alone is not believed: whoever may write the topic can clear it.
         let mut free = bits(!held).filter(|cell| self.samples[*cell].load(Relaxed) == 0);
         let cell = free.next().ok_or(OverBudget)?;

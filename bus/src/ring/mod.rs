@@ -90,6 +90,8 @@ pub(crate) struct Geometry {
     /// Whether many publish at once.
     pub(crate) shared: bool,
     pub(crate) timestamp: bool,
+    /// Whether each entry has a page of its own, and `hold_blocks` is the budget of each subscriber.
+    pub(crate) guarded: bool,
     /// Bytes of the schema text behind the table.
     pub(crate) schema_len: u32,
 }
@@ -121,6 +123,36 @@ impl Geometry {
         // One for each pin that can exist at once, and one more. A shared publisher has two: it may be moving a message.
         let publishers_pins = if shared { 2 * u64::from(publishers_max) } else { 0 };
         let spares = u64::from(subscribers_max) + u64::from(hold_blocks) + publishers_pins + 1;
+        let geometry = Geometry {
+            block_len: 1,
+            blocks: 0,
+            spares: u32::try_from(spares).ok()?,
+            slot_size: 0,
+            payload_offset: 0,
+            payload_max,
+            publishers_max,
+            subscribers_max,
+            hold_blocks,
+            shared,
+            timestamp,
+            guarded: false,
+            schema_len: 0,
+        };
+        geometry.of_depth(depth, payload_align)
+    }
+
+    /// The same of a guarded topic, where what one subscriber pins and holds takes nothing from the others: a spare for each pin and each hold
+    /// that any of them can have.
+    pub(crate) fn guarded(self, payload_align: u32) -> Option<Geometry> {
+        let spares = u64::from(self.subscribers_max) * (1 + u64::from(self.hold_blocks)) + 1;
+        let geometry = Geometry { spares: u32::try_from(spares).ok()?, guarded: true, ..self };
+        geometry.of_depth(self.depth(), payload_align)
+    }
+
+    /// What follows from the depth and the number of spares.
+    fn of_depth(self, depth: u64, payload_align: u32) -> Option<Geometry> {
+        let Geometry { payload_max, timestamp, schema_len, .. } = self;
+        let spares = u64::from(self.spares);
         let mut block_len = 1;
         while block_len < BLOCK_LEN_MAX && spares * block_len * 2 <= depth / 2 {
             block_len *= 2;
@@ -138,18 +170,11 @@ impl Geometry {
         let geometry = Geometry {
             block_len,
             blocks: blocks as u32,
-            spares: spares as u32,
             slot_size,
             payload_offset: payload_offset as u32,
-            payload_max,
-            publishers_max,
-            subscribers_max,
-            hold_blocks,
-            shared,
-            timestamp,
-            schema_len: 0,
+            ..self
         };
-        geometry.with_schema(0)
+        geometry.with_schema(schema_len)
     }
 
     /// The same with a schema text of `schema_len` bytes.
@@ -239,8 +264,19 @@ impl Geometry {
 
     /// Length of `ctl`.
     pub(crate) fn control_len(&self) -> u64 {
-        let entries = u64::from(self.participants()) * size_of::<Entry>() as u64;
+        if self.guarded { ENTRIES_OFFSET } else { self.control_span() }
+    }
+
+    /// Length of `ctl` and of the entries behind it, which are files of their own in a guarded topic.
+    pub(crate) fn control_span(&self) -> u64 {
+        let entries = u64::from(self.participants()) * self.entry_stride();
         (ENTRIES_OFFSET + entries).next_multiple_of(PAGE)
+    }
+
+    /// Bytes from one entry to the next.
+    #[inline]
+    pub(crate) fn entry_stride(&self) -> u64 {
+        if self.guarded { PAGE } else { size_of::<Entry>() as u64 }
     }
 }
 

@@ -50,7 +50,9 @@ enum Entered {
     Evicted,
 }
 
-/// The private state of one subscriber.
+/// The private state of one subscriber. On cache lines of its own: it changes with each message, and a program may well keep a publisher, which
+/// another thread uses, beside its subscriber.
+#[repr(align(128))]
 pub(crate) struct Reader {
     index: EntryIndex,
     reliable: bool,
@@ -106,7 +108,7 @@ impl Reader {
                 registry::activate(region, index, generation, Kind::Reliable);
             }
             fence(SeqCst); // [cursor/displacement]; [cursor/publisher] below
-            region.control().publishers_bell.0.ring_after_fence();
+            region.publishers_bell(index).ring_after_fence();
             let number = geometry.number(sequence);
             let word = region.table(number).load(Acquire); // [table]
             let attached = match table::age(word, number) {
@@ -172,7 +174,7 @@ impl Reader {
     pub(crate) fn next(&mut self, region: &Region) -> Result<Next, Corrupt> {
         let next = self.look(region)?;
         match next {
-            Next::Message(..) => self.pass(region),
+            Next::Message(at, sequence) => self.pass(region, at, sequence),
             Next::Evicted => self.evicted = false, // said
             Next::Empty | Next::Again => {}
         }
@@ -181,9 +183,9 @@ impl Reader {
 
     /// Goes past the message that [`Reader::look`] has found.
     #[inline]
-    pub(crate) fn pass(&mut self, region: &Region) {
-        self.sequence += 1;
-        self.slot = region.geometry().next(self.slot);
+    pub(crate) fn pass(&mut self, region: &Region, at: SlotAt, sequence: u64) {
+        self.sequence = sequence + 1;
+        self.slot = region.geometry().next(at);
     }
 
     /// Takes back that the last [`Reader::next`] went past the message in `at`.
@@ -216,11 +218,12 @@ impl Reader {
                 Entered::Evicted => return Ok(Next::Evicted),
             }
         }
-        let stamp = region.slot(self.slot).stamp.load(Acquire); // [message]: payload, length and time
-        if stamp == message_stamp(self.sequence) {
-            return Ok(Next::Message(self.slot, self.sequence));
+        let (at, sequence) = (self.slot, self.sequence);
+        let stamp = region.slot(at).stamp.load(Acquire); // [message]: payload, length and time
+        if stamp == message_stamp(sequence) {
+            return Ok(Next::Message(at, sequence));
         }
-        if stamp == abandoned_stamp(self.sequence) {
+        if stamp == abandoned_stamp(sequence) {
             self.pass_over(region);
             return Ok(Next::Again);
         }
@@ -341,7 +344,7 @@ impl Reader {
             return self.lapped(region, again);
         }
         if self.reliable {
-            region.control().publishers_bell.0.ring_after_fence();
+            region.publishers_bell(self.index).ring_after_fence();
         }
         entry.position.store(self.sequence, Relaxed);
         entry.missed.store(self.missed, Relaxed);
@@ -380,7 +383,7 @@ impl Reader {
             crash::point("idle.cursor_shown");
             entry.position.store(self.cursor, Relaxed);
             fence(SeqCst); // [cursor/publisher]
-            region.control().publishers_bell.0.ring_after_fence();
+            region.publishers_bell(self.index).ring_after_fence();
         }
     }
 

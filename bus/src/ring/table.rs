@@ -11,6 +11,7 @@ use core::cmp::Ordering;
 
 use super::{Block, Corrupt, Geometry};
 use crate::atomics::Acquire;
+use crate::guard;
 use crate::layout::Entry;
 use crate::region::{EntryIndex, Region};
 use crate::registry::{Kind, State};
@@ -80,9 +81,9 @@ impl Blocks {
 
 /// The spares as an exclusive publisher keeps them: private, in the order in which they were freed.
 pub(crate) struct Spares {
-    /// Left the table; perhaps still pinned.
+    /// Left the table; perhaps still pinned. The most recently freed one last.
     unproven: Vec<Block>,
-    /// Seen unpinned since; the most recently freed one last.
+    /// Seen unpinned since; the most recently freed one first.
     proven: Vec<Block>,
     pinned: Blocks,
 }
@@ -105,14 +106,17 @@ impl Spares {
             }
         }
         let mut unproven = Vec::with_capacity(geometry.spares as usize + 1);
-        for index in (0..geometry.physical()).rev().filter(|index| !named.contains(*index)) {
+        for index in (0..geometry.physical()).filter(|index| !named.contains(*index)) {
             unproven.push(geometry.block(u64::from(index))?);
         }
         let proven = Vec::with_capacity(geometry.spares as usize + 1);
         Ok(Spares { unproven, proven, pinned: Blocks::none_of(geometry) })
     }
 
-    /// A spare that nobody pins, the most recently freed first. The caller has fenced after its last look at the table.
+    /// A spare that nobody pins. The caller has fenced after its last look at the table.
+    ///
+    /// The one that was freed first, so that as long as nobody keeps one back blocks are opened in the order of their addresses, lap for lap: what is written
+    /// next lies behind, for whoever fetches it ahead.
     pub(crate) fn take(&mut self, region: &Region) -> Result<Block, Corrupt> {
         if self.proven.is_empty() {
             self.scan(region);
@@ -138,15 +142,18 @@ impl Spares {
             }
             keep
         });
+        proven.reverse();
     }
 }
 
 /// Adds every physical block that anybody pins or holds. Each cell is read once.
 pub(crate) fn pins(region: &Region, blocks: &mut Blocks) {
-    for entry in region.entries().map(|index| region.entry(index)) {
+    let most = guard::holds_max(region);
+    for (index, entry) in region.entries().map(|index| (index, region.entry(index))) {
         // [last use]: reads and writes of an owner that has left or is dead
-        if State::of(entry.state.load(Acquire)).kind.is_active() {
-            for_each_pin(entry, |pin| {
+        let state = State::of(entry.state.load(Acquire));
+        if guard::believe(region, index, state).is_active() {
+            for_each_pin(entry, most, |pin| {
                 blocks.insert(pin);
             });
         }
@@ -156,8 +163,8 @@ pub(crate) fn pins(region: &Region, blocks: &mut Blocks) {
 /// The physical blocks that the owner of `entry` pins or holds.
 ///
 /// The pin is read before the others: a reader fills a hold cell, and a publisher its second pin, before it moves the pin, so whoever
-/// sees the pin moved sees them.
-fn for_each_pin(entry: &Entry, mut pinned: impl FnMut(u32)) {
+/// sees the pin moved sees them. Of holds, `most` are looked at.
+fn for_each_pin(entry: &Entry, most: u32, mut pinned: impl FnMut(u32)) {
     let pin = entry.pin.load(Acquire); // [last use]: the owner's reads of the block it left; [hold]
     if let Some(block) = pin.checked_sub(1) {
         pinned(block as u32);
@@ -167,7 +174,10 @@ fn for_each_pin(entry: &Entry, mut pinned: impl FnMut(u32)) {
         pinned(block as u32);
     }
     let mut held = entry.held.load(Acquire); // [last use]: reads through a hold that was given back
-    while held != 0 {
+    for _ in 0..most {
+        if held == 0 {
+            break;
+        }
         let cell = &entry.holds[held.trailing_zeros() as usize % entry.holds.len()];
         let block = cell.load(Acquire); // [last use]: reads through an earlier hold in this cell
         if let Some(block) = block.checked_sub(1) {
@@ -195,7 +205,8 @@ impl Gate {
     /// Whether block `number` may be opened. The caller has fenced after its last look at the table.
     pub(crate) fn lets_through(&mut self, region: &Region, number: u64) -> bool {
         let roster = region.control().roster.0.load(Acquire); // [roster]: the joiner's state and cursor
-        if roster != self.roster || number >= self.until {
+        // On a guarded topic it is not subscribers who raise it: each opening looks.
+        if roster != self.roster || number >= self.until || region.is_guarded() {
             self.roster = roster;
             self.until = first_forbidden(region);
         }
@@ -208,9 +219,9 @@ impl Gate {
 fn first_forbidden(region: &Region) -> u64 {
     let slowest = region
         .subscribers()
-        .map(|index| region.entry(index))
-        .filter(|entry| State::of(entry.state.load(Acquire)).kind == Kind::Reliable) // [roster]
-        .map(|entry| entry.cursor.load(Acquire)) // [last use]: reads below the cursor; [cursor]
+        .map(|index| (index, region.entry(index)))
+        .filter(|(index, entry)| is_reliable(region, *index, entry))
+        .map(|(_, entry)| entry.cursor.load(Acquire)) // [last use]: reads below the cursor; [cursor]
         .min();
     slowest.map_or(u64::MAX, |cursor| first_forbidden_by(region, cursor))
 }
@@ -219,9 +230,14 @@ fn first_forbidden(region: &Region) -> u64 {
 pub(crate) fn who_forbids(region: &Region, number: u64) -> impl Iterator<Item = EntryIndex> {
     region.subscribers().filter(move |index| {
         let entry = region.entry(*index);
-        State::of(entry.state.load(Acquire)).kind == Kind::Reliable // [roster]
+        is_reliable(region, *index, entry)
             && first_forbidden_by(region, entry.cursor.load(Acquire)) <= number // [cursor]
     })
+}
+
+fn is_reliable(region: &Region, index: EntryIndex, entry: &Entry) -> bool {
+    let state = State::of(entry.state.load(Acquire)); // [roster]
+    guard::believe(region, index, state) == Kind::Reliable
 }
 
 fn first_forbidden_by(region: &Region, cursor: u64) -> u64 {

@@ -14,7 +14,7 @@ struct Row {
 }
 
 /// `found` (of the topic) and `expected` (of the caller) in two columns; `None` is bytes. Lines that differ begin with `*`.
-pub(crate) fn side_by_side(found: Option<&Schema>, expected: Option<&Schema>) -> String {
+pub(super) fn side_by_side(found: Option<&Schema>, expected: Option<&Schema>) -> String {
     let (found, expected) = (rows(found), rows(expected));
     let mut pairs: Vec<(Option<&Row>, Option<&Row>)> = Vec::new();
     for row in &found {
@@ -91,4 +91,23 @@ fn described(ty: &Type) -> String {
         }
         _ => ty.to_string(),
     }
+}
+
+/// Both types by name, with their versions where only these tell them apart, then by field.
+pub(crate) fn other_type(name: &str, found: Option<&Schema>, expected: Option<&Schema>) -> String {
+    let names = [found, expected].map(|schema| match schema {
+        Some(schema) => (schema.name(), schema.version()),
+        None => ("[u8]".to_owned(), 0),
+    });
+    let [found_name, expected_name] = match names {
+        [(found, old), (expected, new)] if found == expected && old != new => {
+            [format!("{found} version {old}"), format!("version {new}")]
+        }
+        [(found, _), (expected, _)] if found == expected => {
+            [found, "as it is defined here".to_owned()]
+        }
+        [(found, _), (expected, _)] => [found, expected],
+    };
+    let columns = side_by_side(found, expected);
+    format!("topic {name} carries {found_name}, not {expected_name}{columns}")
 }

@@ -13,7 +13,7 @@ mod value;
 use std::fmt;
 use std::sync::Arc;
 
-pub(crate) use self::compare::side_by_side;
+pub(crate) use self::compare::other_type;
 pub use self::parse::SchemaError;
 pub(crate) use self::parse::TEXT_MAX;
 pub use self::value::{DecodeError, EncodeError, Value};

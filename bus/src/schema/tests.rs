@@ -229,7 +229,7 @@ fn a_schema_that_multiplies_is_read_hashed_and_compared_at_once() {
     let other = Schema::parse(&(text.replace("f: u8", "f: i8") + "message s6\n")).unwrap();
     assert_ne!(schema.layout_hash(), other.layout_hash());
     assert_ne!(schema, other);
-    assert!(side_by_side(Some(&schema), Some(&other)).lines().count() < 300);
+    assert!(compare::side_by_side(Some(&schema), Some(&other)).lines().count() < 300);
     assert!(schema.ros2msg().is_none(), "small letters");
 }
 

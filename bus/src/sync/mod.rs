@@ -1,6 +1,6 @@
 //! Locks in shared memory that survive the death of whoever has them.
 //!
-//! Each is an object with a name in a [`Directory`](crate::Directory), as a topic is (one of each kind may have the same name): a file of its own, made by
+//! Each is an object with a name in a [`Directory`](crate::Directory), as a topic is (one of each may have the same name): a file of its own, made by
 //! [`create`](RobustMutex::create) and gone with [`Directory::remove_sync`](crate::Directory::remove_sync). A process may be killed at any instruction: the kernel wakes one
 //! of those who wait, which finds out what the dead had, and goes on. `docs/sync.md` says how.
 //!
@@ -24,6 +24,7 @@
 pub(crate) mod gather;
 pub(crate) mod layout;
 pub(crate) mod lock;
+pub(crate) mod maker;
 pub(crate) mod notice;
 pub(crate) mod permits;
 pub(crate) mod region;

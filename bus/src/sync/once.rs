@@ -7,18 +7,14 @@ use std::time::Duration;
 
 use bytemuck::Pod;
 
-use crate::atomics::{Acquire, Release};
-use crate::crash;
 use crate::directory::Directory;
 use crate::sync::error::{SyncCreateError, SyncOpenError, WaitError};
 use crate::sync::lock::{self, Step};
+use crate::sync::maker;
 use crate::sync::member::Member;
 use crate::sync::object::{Initial, Object, Shape, SyncKind, SyncOptions};
 use crate::sync::opening::opening;
 use crate::wait::deadline_ns;
-
-/// `value` of the object when the data is there.
-const THERE: u64 = 1;
 
 /// A `T` in shared memory that one process makes and all read.
 ///
@@ -66,9 +62,7 @@ impl<T: Pod> OnceCell<T> {
         if self.member.is_forked() {
             return None;
         }
-        let value = &self.member.seat.region.control().main.0.value;
-        // [once]: the data
-        if value.load(Acquire) != THERE {
+        if !maker::is_there(&self.member.seat.region) {
             return None;
         }
         // SAFETY: in the mapping, aligned, of a type for which every byte is valid (`SyncRegion::data`, `Shape`). It is there, so nobody writes it: by the
@@ -134,41 +128,22 @@ impl<T: Pod> OnceCell<T> {
         if let Some(value) = self.get() {
             return Ok(value);
         }
-        let seat = &self.member.seat;
-        match lock::lock(seat, deadline_ns) {
-            // What it left half written nobody has seen.
-            Step::Locked { owner_died } => {
-                if owner_died {
-                    lock::mark_consistent(seat);
-                }
-            }
-            Step::Held(_) | Step::TimedOut => return Err(WaitError::TimedOut.into()),
-            Step::AlreadyHeld => return Err(WaitError::AlreadyHeld.into()),
-            Step::NotRecoverable => return Err(WaitError::NotRecoverable.into()),
-            Step::Removed => return Err(WaitError::Removed.into()),
-        }
-        let _unlock = Unlock(&self.member);
-        if self.get().is_none() {
-            let value = make()?;
+        let is_another = || self.member.is_forked();
+        let written = maker::make(&self.member.seat, deadline_ns, is_another, || {
+            let value: T = make()?;
             if self.member.is_forked() {
-                return Err(WaitError::Forked.into()); // `make` has forked, and this is the child
+                return Err(E::from(WaitError::Forked)); // `make` has forked, and this is the child
             }
             // SAFETY: in the mapping and aligned, as in `get`. Nobody reads it before it is there, and nobody else writes it: this handle has the lock.
             unsafe { self.data.write(value) };
-            crash::point("sync.once.written");
-            seat.region.control().main.0.value.store(THERE, Release); // [once]
-        }
-        self.get().ok_or_else(|| WaitError::Removed.into())
-    }
-}
-
-/// Unlocks, also where an initialiser panics.
-struct Unlock<'a>(&'a Member);
-
-impl Drop for Unlock<'_> {
-    fn drop(&mut self) {
-        if !self.0.is_forked() {
-            lock::unlock(&self.0.seat);
+            Ok(())
+        })?;
+        match written {
+            Step::Locked { .. } => self.get().ok_or_else(|| WaitError::Removed.into()),
+            Step::Held(_) | Step::TimedOut => Err(WaitError::TimedOut.into()),
+            Step::AlreadyHeld => Err(WaitError::AlreadyHeld.into()),
+            Step::NotRecoverable => Err(WaitError::NotRecoverable.into()),
+            Step::Removed => Err(WaitError::Removed.into()),
         }
     }
 }

@@ -9,7 +9,7 @@
 //! consume:  total - 1; own held - 1                            killed in between it is consumed all the same
 //! ```
 
-use crate::atomics::{AcqRel, Acquire, Relaxed, Release, now_ns};
+use crate::atomics::{Acquire, Relaxed, Release, now_ns};
 use crate::crash;
 use crate::region::EntryIndex;
 use crate::sync::lock::{self, Step};
@@ -141,7 +141,7 @@ fn give_up_one(seat: &Seat) {
 pub(crate) fn post(region: &SyncRegion, count: u64, max: u64) -> bool {
     let total = &region.control().main.0.value;
     // [permit]: who takes it: what the caller did before
-    let added = total.fetch_update(AcqRel, Relaxed, |total| {
+    let added = total.fetch_update(Release, Relaxed, |total| {
         total.checked_add(count).filter(|&total| total <= max)
     });
     crash::point("sync.permit.posted");

@@ -6,7 +6,7 @@
 //! wait:   manual: set?   automatic: set: 1 -> 0, exactly one succeeds;   else sleep
 //! ```
 
-use crate::atomics::{AcqRel, Acquire, Relaxed, Release, now_ns};
+use crate::atomics::{Acquire, Relaxed, Release, now_ns};
 use crate::crash;
 use crate::region::EntryIndex;
 use crate::sync::region::SyncRegion;
@@ -38,7 +38,7 @@ pub(crate) fn take(region: &SyncRegion) -> bool {
 
 /// Sets it. Whether it was not set before.
 pub(crate) fn set(region: &SyncRegion) -> bool {
-    let before = region.control().main.0.value.fetch_or(SET, AcqRel); // [signal]
+    let before = region.control().main.0.value.fetch_or(SET, Release); // [signal]
     crash::point("sync.event.set");
     // Also where it was set: who set it may have been killed just here.
     turn::change(region, before & MANUAL != 0);
@@ -47,7 +47,7 @@ pub(crate) fn set(region: &SyncRegion) -> bool {
 
 /// Whether it was set before.
 pub(crate) fn reset(region: &SyncRegion) -> bool {
-    region.control().main.0.value.fetch_and(!SET, Release) & SET != 0 // [signal]
+    region.control().main.0.value.fetch_and(!SET, Relaxed) & SET != 0 // it tells of nothing but itself
 }
 
 /// Whether it is set, as one who looks on sees it.

@@ -58,7 +58,8 @@ const DATA: &[Field] = &[
     ("schema_len", 152, 8, Says::Header),
     ("type_name", 160, 3, Says::Header), // "u64"
     ("behind the type name", 163, 8, Says::Opens),
-    ("reserved", 416, 8, Says::Opens),
+    ("guarded", 416, 4, Says::Header),
+    ("reserved", 420, 8, Says::Opens),
     ("the last of reserved", 4088, 8, Says::Opens),
 ];
 

@@ -11,8 +11,12 @@ use crate::tracee::{Event, Tracee, addresses_are_fixed};
 
 /// How many places in an operation are tried where nobody says otherwise.
 const PLACES: usize = 60;
-/// Nor is a place tried then to which it takes longer than this to come: late in a loop.
-const LEAPS: usize = 30;
+/// Nor is a place tried then to which it takes longer than this to come, in steps: late in a loop.
+const FAR: usize = 180;
+/// As many steps take as long as a leap.
+const A_LEAP: usize = 6;
+/// How many processes try to come to a place at full speed.
+const LEAPERS: usize = 2;
 /// How often a process is killed in its sleep.
 const ASLEEP: usize = 8;
 
@@ -102,8 +106,9 @@ fn one_after_the_other<S: Scene>(plan: &Plan, fate: Fate, mut scene: S, path: &P
     let calls = path.calls.iter().flat_map(|call| [*call, call + 1]);
     let first = Random::new(plan.seed).below(0..stride as u64) as usize;
     let mut places: BTreeSet<usize> = (first..=path.len()).step_by(stride).chain(calls).collect();
+    let ways = path.ways();
     if every.is_none() {
-        places.retain(|place| path.leaps(*place).len() <= LEAPS);
+        places.retain(|place| ways[*place].takes <= FAR);
     }
     let mut places: Vec<Place> = places.into_iter().map(Place::Instruction).collect();
     if path.sleeps && fate == Fate::Killed {
@@ -111,10 +116,9 @@ fn one_after_the_other<S: Scene>(plan: &Plan, fate: Fate, mut scene: S, path: &P
     }
     let (mut tried, mut missed) = (0, 0);
     for place in &places {
-        // Who goes step by step takes longer, and perhaps another way: as the first one did.
-        match attempt(&mut scene, place, path, fate, addresses_are_fixed())
-            || attempt(&mut scene, place, path, fate, false)
-        {
+        let mut come = |ways| attempt(&mut scene, place, path, fate, ways);
+        // Not every process goes the same way. Who goes step by step takes longer, and perhaps another way: as the first one did.
+        match addresses_are_fixed() && (0..LEAPERS).any(|_| come(Some(&ways))) || come(None) {
             true => tried += 1,
             false => missed += 1,
         }
@@ -150,34 +154,49 @@ impl Path {
         self.at.len()
     }
 
-    /// The places over which a process comes to instruction `count`, or near it, at full speed: from one of them to the next it does not
-    /// come to the address of the next one earlier.
-    fn leaps(&self, count: usize) -> Vec<usize> {
-        const NEAR: usize = 32;
-        let last = count.min(self.len() - 2); // the last instruction is the mark
-        // From the end: whoever leaps to a place must have been there before, or behind that, already.
-        let mut leaps = Vec::new();
-        let mut range = last.saturating_sub(NEAR)..=last;
-        while let Some(place) = range.min_by_key(|place| self.before[*place]) {
-            let Some(before) = self.before[place] else {
-                leaps.push(place);
-                break;
-            };
-            leaps.push(place);
-            range = before..=place.min(before + NEAR) - 1;
+    /// The quickest way to each instruction.
+    fn ways(&self) -> Vec<Way> {
+        let mut ways = vec![Way { from: 0, leaps: false, takes: 0 }];
+        // Of those behind which none is quicker, the first is the quickest from where it is on.
+        let mut quick = vec![0];
+        for place in 1..self.len() {
+            let stepping = Way { from: place - 1, leaps: false, takes: ways[place - 1].takes + 1 };
+            // It does not come to the address earlier from where it was there before, or from behind that.
+            let since = self.before[place].unwrap_or(0);
+            let from = quick[quick.partition_point(|quick| *quick < since)];
+            let leaping = Way { from, leaps: true, takes: ways[from].takes + A_LEAP };
+            let way = if leaping.takes < stepping.takes { leaping } else { stepping };
+            while quick.last().is_some_and(|last| ways[*last].takes >= way.takes) {
+                quick.pop();
+            }
+            quick.push(place);
+            ways.push(way);
         }
-        leaps.reverse();
-        leaps
+        // The last instruction is the mark: no breakpoint is set where there is one.
+        let last = self.len() - 1;
+        ways[last] = Way { from: last - 1, leaps: false, takes: ways[last - 1].takes + 1 };
+        ways.push(Way { from: last, leaps: false, takes: ways[last].takes + 1 });
+        ways
     }
+}
+
+/// How a process comes to a place: from another one, by an instruction or at full speed.
+#[derive(Clone, Copy)]
+struct Way {
+    from: usize,
+    leaps: bool,
+    /// From the first mark, in steps.
+    takes: usize,
 }
 
 /// The shortest of several ways, of those that sleep if some do: who reads the clock just when it is set reads it again.
 fn usual_path(scene: &mut impl Scene) -> Path {
     const TRACES: usize = 5;
+    const OF_A_LONG_ONE: usize = 3;
     const LONG: usize = 10_000;
     let mut best = trace(scene);
-    for _ in 1..TRACES {
-        if best.len() > LONG {
+    for number in 1..TRACES {
+        if number >= OF_A_LONG_ONE && best.len() > LONG {
             break;
         }
         let other = trace(scene);
@@ -213,14 +232,17 @@ fn trace(scene: &mut impl Scene) -> Path {
 }
 
 /// Whether a process came to `place`, by the address at which it stands. It met its fate there, or where it was instead.
-fn attempt(scene: &mut impl Scene, place: &Place, path: &Path, fate: Fate, leaping: bool) -> bool {
+fn attempt(
+    scene: &mut impl Scene,
+    place: &Place,
+    path: &Path,
+    fate: Fate,
+    ways: Option<&[Way]>,
+) -> bool {
     let mut tracee = Tracee::new(scene.spawn(), scene.may_sleep());
     scene.begun();
     let came = match place {
-        Place::Instruction(count) => {
-            let leaps = if leaping { path.leaps(*count) } else { Vec::new() };
-            go_to(&mut tracee, scene, *count, path, &leaps)
-        }
+        Place::Instruction(count) => go_to(&mut tracee, scene, *count, path, ways),
         Place::Asleep => tracee.run(),
     };
     let (met, done) = match (place, came) {
@@ -248,20 +270,28 @@ fn attempt(scene: &mut impl Scene, place: &Place, path: &Path, fate: Fate, leapi
     met
 }
 
-/// Lets it go on for `count` instructions: at full speed from one of `leaps` to the next, and then one by one.
+/// Lets it go on for `count` instructions: the quickest way, or one by one.
 fn go_to(
     tracee: &mut Tracee,
     scene: &mut impl Scene,
     count: usize,
     path: &Path,
-    leaps: &[usize],
+    ways: Option<&[Way]>,
 ) -> Event {
-    const WORTH: usize = 6; // as many steps take as long as a leap
+    let mut leaps = Vec::new();
+    if let Some(ways) = ways {
+        let mut place = count;
+        while place > 0 {
+            leaps.extend(ways[place].leaps.then_some(place));
+            place = ways[place].from;
+        }
+    }
     let mut here = 0;
-    for leap in leaps.iter().copied() {
-        let event = match leap < here + WORTH {
-            true => step(tracee, scene, leap - here, &mut false),
-            false => run_to(tracee, scene, path.at[leap]),
+    for leap in leaps.into_iter().rev() {
+        let from = ways.expect("a leap")[leap].from;
+        let event = match step(tracee, scene, from - here, &mut false) {
+            Event::Mark => Event::Mark,
+            _ => run_to(tracee, scene, path.at[leap]),
         };
         if event == Event::Mark {
             return event;

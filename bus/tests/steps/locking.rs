@@ -5,9 +5,10 @@ use shmbus::internals::with_lock_of;
 
 use crate::Plan;
 use crate::drive::at_each_instruction;
+use crate::operation::{Operation, PLAIN};
 use crate::processes::{Part, Role};
 use crate::victim::{Victim, between_marks, open, ready};
-use crate::world::{Operation, PLAIN, World};
+use crate::world::World;
 
 pub(crate) const ROLES: &[Part] = &[("lock", lock), ("owner", owner)];
 

@@ -8,11 +8,12 @@ use shmbus::{AttachError, Delivery, Publisher, Start};
 use crate::Plan;
 use crate::drive::at_each_instruction;
 use crate::message::Message;
+use crate::operation::{Operation, PLAIN};
 use crate::processes::{Part, Role};
 use crate::receiving::kill_a_claimant;
 use crate::victim::{Victim, between_marks, open, ready};
 use crate::watchers::Watcher;
-use crate::world::{Operation, PLAIN, READY, WOKEN, World};
+use crate::world::{READY, WOKEN, World};
 
 pub(crate) const ROLES: &[Part] = &[
     ("publish_within", publish_within),

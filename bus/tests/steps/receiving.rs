@@ -7,9 +7,10 @@ use shmbus::{Delivery, Start, Subscriber};
 use crate::Plan;
 use crate::drive::at_each_instruction;
 use crate::message::Message;
+use crate::operation::{Operation, PLAIN};
 use crate::processes::{Part, Role};
 use crate::victim::{Victim, between_marks, open, ready};
-use crate::world::{HOLDS, Operation, PLAIN, World};
+use crate::world::{HOLDS, World};
 
 pub(crate) const ROLES: &[Part] = &[
     ("receive_within", receive_within),
@@ -97,7 +98,8 @@ fn receive_asleep(role: &Role) {
 
 pub(crate) fn a_receive_that_sleeps_and_is_woken(plan: &Plan) {
     let (may_sleep, wake) = (true, |world: &mut World| world.publish(1));
-    test(plan, Operation { role: "receive_asleep", may_sleep, wake, ..RELIABLE });
+    let before = |world: &mut World| world.publish_to(1);
+    test(plan, Operation { role: "receive_asleep", may_sleep, before, wake, ..RELIABLE });
 }
 
 /// Takes a sequence, and nothing comes of it.

@@ -12,6 +12,7 @@ use shmbus::{
 
 use crate::drive::{End, Fate, Scene};
 use crate::message::Message;
+use crate::operation::Operation;
 use crate::processes::{Process, Stage};
 use crate::random::Random;
 use crate::tracee::{Event, Tracee};
@@ -37,56 +38,6 @@ pub(crate) const WOKEN: usize = 21;
 const CONTROL: u64 = 4096;
 const REPAIR: u64 = CONTROL + 384 + 8;
 const LOCK: u64 = CONTROL + 512;
-
-/// An operation of a participant.
-#[derive(Clone, Copy)]
-pub(crate) struct Operation {
-    /// The role of the process.
-    pub(crate) role: &'static str,
-    /// One of many publishers' topic.
-    pub(crate) shared: bool,
-    /// It is, or wants to be, the only publisher.
-    pub(crate) takes_place: bool,
-    /// Messages that it publishes between the marks.
-    pub(crate) in_hand: u64,
-    /// It may hold publishers up while it stands.
-    pub(crate) holds_up: bool,
-    pub(crate) may_sleep: bool,
-    /// Sequences are revoked also where it is to be killed.
-    pub(crate) revoked: bool,
-    /// Whoever lives keeps its sequence, however long it stands.
-    pub(crate) patient: bool,
-    /// Others come while it stands, and take all entries.
-    pub(crate) crowded: bool,
-    /// A subscriber sleeps, and is to be woken.
-    pub(crate) wakes: bool,
-    /// A subscriber that may not write has asked for help.
-    pub(crate) wished: bool,
-    /// Before it is started.
-    pub(crate) before: fn(&mut World),
-    /// When it stands at the first mark.
-    pub(crate) begun: fn(&mut World),
-    /// When it sleeps.
-    pub(crate) wake: fn(&mut World),
-}
-
-/// Of a subscriber of an exclusive topic that does nothing special.
-pub(crate) const PLAIN: Operation = Operation {
-    role: "",
-    shared: false,
-    takes_place: false,
-    in_hand: 0,
-    holds_up: false,
-    may_sleep: false,
-    revoked: false,
-    patient: false,
-    crowded: false,
-    wakes: false,
-    wished: false,
-    before: |_| {},
-    begun: |_| {},
-    wake: |_| {},
-};
 
 pub(crate) struct World {
     operation: Operation,
@@ -202,6 +153,13 @@ impl World {
             if self.round.is_multiple_of(2) || number + 1 == count {
                 self.lossy.drain(&mut self.order);
             }
+        }
+    }
+
+    /// Publishes until the next sequence has place `place` in its block.
+    pub(crate) fn publish_to(&mut self, place: u64) {
+        while self.reliable.next % self.block_len() != place {
+            self.publish(1);
         }
     }
 

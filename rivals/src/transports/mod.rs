@@ -7,6 +7,7 @@ mod of_length;
 mod outcry;
 mod ringfire;
 mod shaq;
+mod shmbus;
 
 use shmbus_bench::transport::Channel;
 use shmbus_bench::{BARE_RING, SHMBUS, Transports};
@@ -19,15 +20,20 @@ use self::outcry::Outcry;
 pub(crate) use self::ringfire::Ringfire;
 pub(crate) use self::shaq::ShaqBroadcast;
 use self::shaq::ShaqSpsc;
+pub(crate) use self::shmbus::Shmbus;
 
 /// All, in the order of the tables.
 pub(crate) const ALL: Transports = Transports::new(&[
     SHMBUS,
+    &OfLength(Shmbus),
     &OfLength(Iceoryx2),
-    &OfLength(Ringfire { lossless: true }),
-    &OfLength(Ringfire { lossless: false }),
-    &OfLength(ShaqSpsc),
-    &OfLength(ShaqBroadcast),
+    &OfLength(Ringfire::LOSSLESS),
+    &OfLength(Ringfire { batch: true, ..Ringfire::LOSSLESS }),
+    &OfLength(Ringfire { lossless: false, ..Ringfire::LOSSLESS }),
+    &OfLength(ShaqSpsc { batch: false }),
+    &OfLength(ShaqSpsc { batch: true }),
+    &OfLength(ShaqBroadcast { batch: false }),
+    &OfLength(ShaqBroadcast { batch: true }),
     &Outcry,
     &Bcast,
     &IpcChannel,

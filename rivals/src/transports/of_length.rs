@@ -1,5 +1,7 @@
 //! Transports whose messages have a type, and so a length, that is known when the program is compiled.
 
+use std::num::NonZeroUsize;
+
 use anyhow::{Context, Result};
 use bytemuck::{Pod, Zeroable};
 use shmbus_bench::transport::{Abilities, Channel, Receiver, Sender, Transport};
@@ -143,5 +145,69 @@ impl<A: Take<6>, B: Take<8>> Receiver for Ends<A, B> {
             Ends::L48(receiver) => receiver.take(|message| look(part(message, 48))),
             Ends::L64(receiver, len) => receiver.take(|message| look(part(message, *len))),
         }
+    }
+}
+
+/// How many messages a receiver takes at once, where its crate has that: it hands them on one by one, as one of a stream hands on what it has read.
+const AT_ONCE: usize = 32;
+
+/// Messages that were taken and not yet handed on.
+pub(crate) struct Batch<const N: usize> {
+    messages: [Words<N>; AT_ONCE],
+    next: usize,
+    end: usize,
+}
+
+impl<const N: usize> Batch<N> {
+    pub(crate) const AT_ONCE: NonZeroUsize = NonZeroUsize::new(AT_ONCE).unwrap();
+
+    pub(crate) fn new() -> Batch<N> {
+        Batch { messages: [[0; N]; AT_ONCE], next: 0, end: 0 }
+    }
+
+    /// The next one; where there is none, `fill` takes some and says how many.
+    #[inline(always)]
+    pub(crate) fn next(
+        &mut self,
+        fill: impl FnOnce(&mut [Words<N>; AT_ONCE]) -> usize,
+    ) -> Option<&Words<N>> {
+        if self.next == self.end {
+            self.next = 0;
+            self.end = fill(&mut self.messages).min(AT_ONCE);
+            if self.end == 0 {
+                return None;
+            }
+        }
+        self.next += 1;
+        self.messages.get(self.next - 1)
+    }
+
+    /// Fills it from the two parts of a ring.
+    #[inline(always)]
+    pub(crate) fn copy(into: &mut [Words<N>; AT_ONCE], parts: (&[Words<N>], &[Words<N>])) -> usize {
+        let all = parts.0.iter().chain(parts.1);
+        into.iter_mut().zip(all).map(|(to, from)| *to = *from).count()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_hands_on_each_message_once_and_then_asks_for_more() {
+        let mut batch = Batch::<1>::new();
+        let mut asked = 0;
+        let mut got = Vec::new();
+        for _ in 0..40 {
+            let message = batch.next(|into| {
+                asked += 1;
+                let all: Vec<[u64; 1]> = (0..33).map(|word| [asked * 100 + word]).collect();
+                Batch::copy(into, all.split_at(20))
+            });
+            got.push(message.unwrap()[0]);
+        }
+        assert_eq!(got, (100..132).chain(200..208).collect::<Vec<u64>>());
+        assert_eq!(Batch::<1>::new().next(|_| 0), None);
     }
 }

@@ -9,10 +9,16 @@ use ringfire::{
 };
 use shmbus_bench::transport::{Abilities, Channel, Spin, Wait};
 
-use super::of_length::{Put, Take, Typed, Words};
+use super::of_length::{Batch, Put, Take, Typed, Words};
 
 pub(crate) struct Ringfire {
     pub(crate) lossless: bool,
+    /// Consumers take several at once.
+    pub(crate) batch: bool,
+}
+
+impl Ringfire {
+    pub(crate) const LOSSLESS: Ringfire = Ringfire { lossless: true, batch: false };
 }
 
 pub(crate) struct Producer<const N: usize>(RingProducer<Words<N>>, Option<Spin>);
@@ -20,6 +26,7 @@ pub(crate) struct Producer<const N: usize>(RingProducer<Words<N>>, Option<Spin>)
 pub(crate) struct Consumer<const N: usize> {
     path: PathBuf,
     consumer: Option<RingConsumer<Words<N>>>,
+    batch: Option<Batch<N>>,
     wait: FutexWait,
 }
 
@@ -28,7 +35,11 @@ impl Typed for Ringfire {
     type Receiver<const N: usize> = Consumer<N>;
 
     fn name(&self) -> &'static str {
-        if self.lossless { "ringfire" } else { "ringfire lossy" }
+        match self {
+            Ringfire { lossless: false, .. } => "ringfire lossy",
+            Ringfire { batch: true, .. } => "ringfire batch",
+            Ringfire { .. } => "ringfire",
+        }
     }
 
     fn abilities(&self) -> Abilities {
@@ -38,7 +49,8 @@ impl Typed for Ringfire {
     fn listen<const N: usize>(&self, channel: &Channel, _index: usize) -> Result<Consumer<N>> {
         // No turns of spinning: whoever is to sleep sleeps. The longest sleep is that of its default.
         let wait = FutexWait::new(0, Some(std::time::Duration::from_millis(50)));
-        Ok(Consumer { path: channel.file("ring"), consumer: None, wait })
+        let batch = self.batch.then(Batch::new);
+        Ok(Consumer { path: channel.file("ring"), consumer: None, batch, wait })
     }
 
     fn connect<const N: usize>(&self, channel: &Channel) -> Result<Producer<N>> {
@@ -84,12 +96,20 @@ impl<const N: usize> Take<N> for Consumer<N> {
     #[inline(always)]
     fn try_take<R>(&mut self, look: impl FnOnce(&Words<N>) -> R) -> Result<Option<R>> {
         let consumer = self.consumer.as_mut().context("not accepted")?;
-        Ok(consumer.try_recv().map(|message| look(&message)))
+        match &mut self.batch {
+            Some(batch) => Ok(batch.next(|into| consumer.recv_batch(into)).map(look)),
+            None => Ok(consumer.try_recv().map(|message| look(&message))),
+        }
     }
 
     #[inline(always)]
     fn take<R>(&mut self, look: impl FnOnce(&Words<N>) -> R) -> Result<R> {
         let consumer = self.consumer.as_mut().context("not accepted")?;
+        if let Some(batch) = &mut self.batch
+            && let Some(message) = batch.next(|into| consumer.recv_batch(into))
+        {
+            return Ok(look(message));
+        }
         Ok(look(&consumer.recv_blocking(&mut self.wait)))
     }
 }

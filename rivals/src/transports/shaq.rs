@@ -11,7 +11,7 @@ use shaq::error::WaitError;
 use shaq::spsc;
 use shmbus_bench::transport::{Abilities, Channel, Spin, Wait};
 
-use super::of_length::{Put, Take, Typed, Words};
+use super::of_length::{Batch, Put, Take, Typed, Words};
 
 /// How long a consumer sleeps at most before it is asked again.
 const SLEEP: Duration = Duration::from_secs(1);
@@ -47,13 +47,17 @@ impl Pause {
 }
 
 /// The queue with one consumer.
-pub(crate) struct ShaqSpsc;
+pub(crate) struct ShaqSpsc {
+    /// Consumers take several at once.
+    pub(crate) batch: bool,
+}
 
 pub(crate) struct SpscProducer<const N: usize>(spsc::Producer<Words<N>>, Pause);
 
 pub(crate) struct SpscConsumer<const N: usize> {
     path: PathBuf,
     consumer: Option<spsc::Consumer<Words<N>>>,
+    batch: Option<Batch<N>>,
 }
 
 impl Typed for ShaqSpsc {
@@ -61,7 +65,7 @@ impl Typed for ShaqSpsc {
     type Receiver<const N: usize> = SpscConsumer<N>;
 
     fn name(&self) -> &'static str {
-        "shaq spsc"
+        if self.batch { "shaq spsc batch" } else { "shaq spsc" }
     }
 
     fn abilities(&self) -> Abilities {
@@ -69,7 +73,8 @@ impl Typed for ShaqSpsc {
     }
 
     fn listen<const N: usize>(&self, channel: &Channel, _index: usize) -> Result<SpscConsumer<N>> {
-        Ok(SpscConsumer { path: channel.file("queue"), consumer: None })
+        let batch = self.batch.then(Batch::new);
+        Ok(SpscConsumer { path: channel.file("queue"), consumer: None, batch })
     }
 
     fn connect<const N: usize>(&self, channel: &Channel) -> Result<SpscProducer<N>> {
@@ -101,27 +106,50 @@ impl<const N: usize> Take<N> for SpscConsumer<N> {
     #[inline(always)]
     fn try_take<R>(&mut self, look: impl FnOnce(&Words<N>) -> R) -> Result<Option<R>> {
         let consumer = self.consumer.as_mut().context("not accepted")?;
-        Ok(consumer.try_read().map(|message| look(&message)))
+        let Some(batch) = &mut self.batch else {
+            return Ok(consumer.try_read().map(|message| look(&message)));
+        };
+        let message = batch.next(|into| {
+            let batch = consumer.try_reserve_read_batch(Batch::<N>::AT_ONCE);
+            batch.map_or(0, |batch| Batch::copy(into, batch.as_slices()))
+        });
+        Ok(message.map(look))
     }
 
     #[inline(always)]
     fn take<R>(&mut self, look: impl FnOnce(&Words<N>) -> R) -> Result<R> {
         let consumer = self.consumer.as_mut().context("not accepted")?;
+        let Some(batch) = &mut self.batch else {
+            loop {
+                match consumer.read_timeout(SLEEP) {
+                    Ok(message) => return Ok(look(&message)),
+                    Err(WaitError::Timeout) => {}
+                }
+            }
+        };
         loop {
-            match consumer.read_timeout(SLEEP) {
-                Ok(message) => return Ok(look(&message)),
-                Err(WaitError::Timeout) => {}
+            let message = batch.next(|into| {
+                match consumer.reserve_read_batch_timeout(Batch::<N>::AT_ONCE, SLEEP) {
+                    Ok(batch) => Batch::copy(into, batch.as_slices()),
+                    Err(WaitError::Timeout) => 0,
+                }
+            });
+            if let Some(message) = message {
+                return Ok(look(message));
             }
         }
     }
 }
 
 /// The queue with many consumers.
-pub(crate) struct ShaqBroadcast;
+pub(crate) struct ShaqBroadcast {
+    /// Consumers take several at once.
+    pub(crate) batch: bool,
+}
 
 pub(crate) struct LaneProducer<const N: usize>(broadcast::Producer<Words<N>>, Pause);
 
-pub(crate) struct LaneConsumer<const N: usize>(broadcast::Consumer<Words<N>>);
+pub(crate) struct LaneConsumer<const N: usize>(broadcast::Consumer<Words<N>>, Option<Batch<N>>);
 
 fn join<const N: usize>(channel: &Channel) -> Result<Broadcast<Words<N>>> {
     // SAFETY: the parent has made the queue, with the type that follows from the channel's payload, and nobody resizes it; any bytes are a value of that type.
@@ -133,7 +161,7 @@ impl Typed for ShaqBroadcast {
     type Receiver<const N: usize> = LaneConsumer<N>;
 
     fn name(&self) -> &'static str {
-        "shaq broadcast"
+        if self.batch { "shaq broadcast batch" } else { "shaq broadcast" }
     }
 
     fn abilities(&self) -> Abilities {
@@ -153,7 +181,7 @@ impl Typed for ShaqBroadcast {
     }
 
     fn listen<const N: usize>(&self, channel: &Channel, _index: usize) -> Result<LaneConsumer<N>> {
-        Ok(LaneConsumer(join(channel)?.consumer()?))
+        Ok(LaneConsumer(join(channel)?.consumer()?, self.batch.then(Batch::new)))
     }
 
     fn connect<const N: usize>(&self, channel: &Channel) -> Result<LaneProducer<N>> {
@@ -174,15 +202,35 @@ impl<const N: usize> Put<N> for LaneProducer<N> {
 impl<const N: usize> Take<N> for LaneConsumer<N> {
     #[inline(always)]
     fn try_take<R>(&mut self, look: impl FnOnce(&Words<N>) -> R) -> Result<Option<R>> {
-        Ok(self.0.try_reserve_read().map(|guard| look(guard.as_ref())))
+        let LaneConsumer(consumer, Some(batch)) = self else {
+            return Ok(self.0.try_reserve_read().map(|guard| look(guard.as_ref())));
+        };
+        let message = batch.next(|into| {
+            let batch = consumer.try_reserve_read_batch(Batch::<N>::AT_ONCE);
+            batch.map_or(0, |batch| Batch::copy(into, batch.as_slices()))
+        });
+        Ok(message.map(look))
     }
 
     #[inline(always)]
     fn take<R>(&mut self, look: impl FnOnce(&Words<N>) -> R) -> Result<R> {
+        let LaneConsumer(consumer, Some(batch)) = self else {
+            loop {
+                match self.0.reserve_read_timeout(SLEEP) {
+                    Ok(guard) => return Ok(look(guard.as_ref())),
+                    Err(WaitError::Timeout) => {}
+                }
+            }
+        };
         loop {
-            match self.0.reserve_read_timeout(SLEEP) {
-                Ok(guard) => return Ok(look(guard.as_ref())),
-                Err(WaitError::Timeout) => {}
+            let message = batch.next(|into| {
+                match consumer.reserve_read_batch_timeout(Batch::<N>::AT_ONCE, SLEEP) {
+                    Ok(batch) => Batch::copy(into, batch.as_slices()),
+                    Err(WaitError::Timeout) => 0,
+                }
+            });
+            if let Some(message) = message {
+                return Ok(look(message));
             }
         }
     }

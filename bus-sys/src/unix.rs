@@ -1,0 +1,190 @@
+//! Unix sockets that keep messages apart (`SOCK_SEQPACKET`), pass descriptors, and say who is at the other end. See
+//! [unix(7)](https://man7.org/linux/man-pages/man7/unix.7.html).
+//!
+//! Every descriptor made or received is `O_CLOEXEC`. What a peer sends is bytes and descriptors of its choice; nothing here looks
+//! at either.
+
+#![allow(unsafe_code)] // SO_PEERCRED: rustix's process id cannot be 0, a peer's can; SIOCOUTQ: rustix has none
+
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::time::Duration;
+
+use crate::clock::to_timespec;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::{CWD, Mode};
+use rustix::io::{Errno, retry_on_intr};
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
+    SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType,
+    sockopt,
+};
+
+/// The most descriptors that one message carries here; the kernel's limit is 253.
+pub const DESCRIPTORS_MAX: usize = 72;
+
+/// Who connected, as the kernel knew it then: ids as this process's user namespace shows them, and the overflow id (65534 unless
+/// the machine says otherwise) for those that it does not map.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// Process id in this process's pid namespace, 0 where it has none there. For people.
+    pub pid: u32,
+    /// Effective user.
+    pub uid: u32,
+    /// Effective group; supplementary groups are not told.
+    pub gid: u32,
+}
+
+/// A listening socket at `path`, which must not exist (`EADDRINUSE`), with exactly the permission bits `mode` (who may connect
+/// needs to write it) once this returns, and less before. Accepting from it never blocks.
+pub fn listen(path: &Path, mode: u32, backlog: i32) -> io::Result<OwnedFd> {
+    let socket = socket(SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)?;
+    rustix::net::bind(&socket, &SocketAddrUnix::new(path)?)?;
+    // Nobody can connect before `listen`, whatever the umask left of the mode.
+    rustix::fs::chmodat(CWD, path, Mode::from_raw_mode(mode), rustix::fs::AtFlags::empty())?;
+    rustix::net::listen(&socket, backlog)?;
+    Ok(socket)
+}
+
+/// The next connection, `None` where none waits. Sending to it and receiving from it never blocks.
+pub fn accept(listener: BorrowedFd<'_>) -> io::Result<Option<OwnedFd>> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    match retry_on_intr(|| rustix::net::accept_with(listener, flags)) {
+        Ok(socket) => Ok(Some(socket)),
+        Err(Errno::AGAIN | Errno::CONNABORTED) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Connects to the socket at `path`. This, and each call on the result, ends after `timeout`: `WouldBlock`.
+pub fn connect(path: &Path, timeout: Duration) -> io::Result<OwnedFd> {
+    let socket = socket(SocketFlags::CLOEXEC)?;
+    for side in [sockopt::Timeout::Recv, sockopt::Timeout::Send] {
+        sockopt::set_socket_timeout(&socket, side, Some(timeout))?;
+    }
+    rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)?;
+    Ok(socket)
+}
+
+/// Two sockets connected to each other.
+pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    let (family, kind) = (AddressFamily::UNIX, SocketType::SEQPACKET);
+    Ok(rustix::net::socketpair(family, kind, SocketFlags::CLOEXEC, None)?)
+}
+
+/// Who is at the other end: who called [`connect`], or made the [`pair`].
+pub fn peer(socket: BorrowedFd<'_>) -> io::Result<Peer> {
+    let mut credentials = libc::ucred { pid: 0, uid: u32::MAX, gid: u32::MAX };
+    let mut len = size_of_val(&credentials) as libc::socklen_t;
+    let (value, len) = (&raw mut credentials, &raw mut len);
+    // SAFETY: an open descriptor; `value` has the `len` bytes that it says, of integers.
+    let done = unsafe {
+        libc::getsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_PEERCRED, value.cast(), len)
+    };
+    if done != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let libc::ucred { pid, uid, gid } = credentials;
+    Ok(Peer { pid: pid.unsigned_abs(), uid, gid })
+}
+
+/// Sends one message and descriptors with it, all or nothing. Never raises `SIGPIPE`. `WouldBlock` where a socket that never blocks
+/// has no room; `InvalidInput` for more than [`DESCRIPTORS_MAX`].
+pub fn send(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(fds)) {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    let bytes = [IoSlice::new(bytes)];
+    let sent = || rustix::net::sendmsg(socket, &bytes, &mut control, SendFlags::NOSIGNAL);
+    retry_on_intr(sent)?;
+    Ok(())
+}
+
+/// Receives one message; its length, 0 when the peer has closed. What does not fit into `buffer` is lost, and so is every
+/// descriptor that came with it: none is ever installed here. `WouldBlock` as for [`send`].
+pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
+    let (_, len) = retry_on_intr(|| rustix::net::recv(socket, &mut *buffer, RecvFlags::TRUNC))?;
+    Ok(len)
+}
+
+/// Receives one message and the descriptors that came with it. `InvalidData` where there were more than [`DESCRIPTORS_MAX`].
+pub fn receive_descriptors(
+    socket: BorrowedFd<'_>,
+    buffer: &mut [u8],
+) -> io::Result<(usize, Vec<OwnedFd>)> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let mut bytes = [IoSliceMut::new(buffer)];
+    let message = retry_on_intr(|| {
+        rustix::net::recvmsg(socket, &mut bytes, &mut control, RecvFlags::CMSG_CLOEXEC)
+    })?;
+    let mut fds = Vec::new();
+    for received in control.drain() {
+        if let RecvAncillaryMessage::ScmRights(rights) = received {
+            fds.extend(rights);
+        }
+    }
+    if message.flags.contains(ReturnFlags::CTRUNC) {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    Ok((message.bytes, fds))
+}
+
+/// Whether something that was sent through `socket` has not been received yet: it is there, with its descriptors, until the other end receives it or
+/// is closed everywhere. See `SIOCOUTQ` in [unix(7)](https://man7.org/linux/man-pages/man7/unix.7.html).
+pub fn is_unread(socket: BorrowedFd<'_>) -> io::Result<bool> {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: an open descriptor, and the integer that the call writes.
+    let done = unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
+    if done == -1 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(bytes > 0)
+}
+
+/// What [`wait`] has found about a socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Readiness {
+    /// Nothing yet.
+    Nothing,
+    /// A message, or a connection, is there; the other end may have been closed behind it.
+    Readable,
+    /// The other end was closed.
+    Closed,
+}
+
+/// Waits until something is there to be read from one of `sockets`, where `true` stands beside it, or one was closed at the other end, or `timeout` has
+/// passed, or a signal has come. See [poll(2)](https://man7.org/linux/man-pages/man2/poll.2.html).
+pub fn wait(sockets: &[(BorrowedFd<'_>, bool)], timeout: Duration) -> io::Result<Vec<Readiness>> {
+    let events = |reads: &bool| if *reads { PollFlags::IN } else { PollFlags::empty() };
+    let polled = sockets.iter().map(|(socket, reads)| PollFd::new(socket, events(reads)));
+    let mut polled: Vec<_> = polled.collect();
+    let timeout = to_timespec(u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX));
+    match poll(&mut polled, Some(&timeout)) {
+        Ok(_) | Err(Errno::INTR) => {}
+        Err(error) => return Err(error.into()),
+    }
+    let readiness = |polled: &PollFd<'_>| match polled.revents() {
+        events if events.contains(PollFlags::IN) => Readiness::Readable,
+        events if events.is_empty() => Readiness::Nothing,
+        _ => Readiness::Closed,
+    };
+    Ok(polled.iter().map(readiness).collect())
+}
+
+/// The user and group id that stand for all those which this process's user namespace does not map.
+pub fn overflow_ids() -> (u32, u32) {
+    let read = |name| {
+        let text = std::fs::read_to_string(format!("/proc/sys/kernel/{name}")).ok()?;
+        text.trim().parse().ok()
+    };
+    (read("overflowuid").unwrap_or(65_534), read("overflowgid").unwrap_or(65_534))
+}
+
+fn socket(flags: SocketFlags) -> io::Result<OwnedFd> {
+    Ok(rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?)
+}
