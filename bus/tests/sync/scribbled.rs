@@ -77,7 +77,13 @@ fn scribble(file: &File, seed: u64, done: &AtomicBool, writes: &AtomicU64) {
 fn test<H>(plan: &Plan, kind: &Kind<H>) {
     let mut random = Random::new(plan.seed);
     let (mut entered, mut refused, mut opened, mut not_opened) = (0u64, 0u64, 0u64, 0u64);
-    for _ in 0..kills(plan, 80).max(3) {
+    let rounds = kills(plan, 80).max(3);
+    let mut round = 0;
+    // Where others have the cores it takes longer until everything has happened once.
+    while round < rounds
+        || ([entered, refused, opened, not_opened].contains(&0) && round < 50 * rounds)
+    {
+        round += 1;
         let stage = Stage::new();
         let directory = &stage.directory;
         let path = directory.path().join(NAME).join(".sync/ctl");
@@ -88,8 +94,8 @@ fn test<H>(plan: &Plan, kind: &Kind<H>) {
         std::thread::scope(|scope| {
             let scribbler = scope.spawn(|| scribble(&file, seed, &done, &writes));
             let ends = Ends(&done);
-            for round in 0..60 {
-                while writes.load(SeqCst) < 4 * round && !scribbler.is_finished() {
+            for looks in 0..60 {
+                while writes.load(SeqCst) < 4 * looks && !scribbler.is_finished() {
                     std::thread::yield_now();
                 }
                 match (kind.open)(directory) {
@@ -106,7 +112,7 @@ fn test<H>(plan: &Plan, kind: &Kind<H>) {
                     }
                 }
                 let _ = directory.inspect_sync(NAME);
-                if round % 8 == 0 {
+                if looks % 8 == 0 {
                     let _ = directory.sweep_sync(NAME);
                 }
                 if handles.len() > 4 {
