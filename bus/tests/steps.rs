@@ -23,6 +23,12 @@ fn main() {
 #[path = "support/board.rs"]
 mod board;
 #[cfg(target_arch = "x86_64")]
+#[path = "steps/condvar.rs"]
+mod condvar;
+#[cfg(target_arch = "x86_64")]
+#[path = "steps/door.rs"]
+mod door;
+#[cfg(target_arch = "x86_64")]
 #[path = "steps/drive.rs"]
 mod drive;
 #[cfg(target_arch = "x86_64")]
@@ -62,6 +68,15 @@ mod receiving;
 #[path = "support/runner.rs"]
 #[allow(dead_code)] // as above
 mod runner;
+#[cfg(target_arch = "x86_64")]
+#[path = "steps/rwlock.rs"]
+mod rwlock;
+#[cfg(target_arch = "x86_64")]
+#[path = "steps/semaphore.rs"]
+mod semaphore;
+#[cfg(target_arch = "x86_64")]
+#[path = "steps/signals.rs"]
+mod signals;
 #[cfg(target_arch = "x86_64")]
 #[path = "steps/tracee.rs"]
 mod tracee;
@@ -139,13 +154,50 @@ runner::tests! {
     guarded::a_guarded_receive_that_sleeps_and_is_woken,
     guarded::a_guarded_subscriber_attaches,
     guarded::a_guarded_subscriber_leaves,
+    semaphore::a_permit_is_taken,
+    semaphore::a_permit_is_given_back,
+    semaphore::a_permit_is_given_back_with_one_asleep_behind_it,
+    semaphore::a_permit_is_waited_for_asleep,
+    semaphore::a_permit_of_the_dead_is_taken_and_given_back,
+    rwlock::an_rwlock_is_read,
+    rwlock::an_rwlock_is_left_by_its_reader,
+    rwlock::an_rwlock_is_left_by_its_reader_with_a_writer_asleep_behind_it,
+    rwlock::an_rwlock_is_read_behind_a_writer_asleep,
+    rwlock::an_rwlock_of_a_dead_reader_is_written,
+    rwlock::an_rwlock_is_written,
+    rwlock::an_rwlock_is_left_by_its_writer,
+    rwlock::an_rwlock_is_left_by_its_writer_with_a_reader_asleep_behind_it,
+    rwlock::an_rwlock_is_left_by_its_writer_with_a_writer_asleep_behind_it,
+    rwlock::an_rwlock_is_written_behind_a_writer_asleep,
+    rwlock::an_rwlock_is_written_behind_a_reader_asleep,
+    rwlock::an_rwlock_of_a_dead_writer_is_written,
+    condvar::a_condition_is_brought_about_for_one_that_is_asleep,
+    condvar::a_condition_is_waited_for_asleep_with_another_one,
+    signals::a_barrier_is_waited_at_asleep,
+    signals::a_barrier_is_passed_by_the_last_one_with_another_one_asleep_at_it,
+    signals::an_event_is_set_for_one_that_is_asleep,
+    signals::an_event_is_waited_for_asleep_with_another_one,
+    signals::a_value_is_made,
+    signals::a_value_is_made_after_a_maker_that_died,
+    signals::a_value_is_made_with_another_one_asleep_behind_it,
+    signals::a_value_is_waited_for_asleep,
 }
 
 #[cfg(target_arch = "x86_64")]
 fn main() -> std::process::ExitCode {
     tracee::load_at_fixed_addresses();
-    let roles =
-        [publishing::ROLES, receiving::ROLES, files::ROLES, locking::ROLES, mutex::ROLES].concat();
+    let roles = [
+        publishing::ROLES,
+        receiving::ROLES,
+        files::ROLES,
+        locking::ROLES,
+        mutex::ROLES,
+        semaphore::ROLES,
+        rwlock::ROLES,
+        condvar::ROLES,
+        signals::ROLES,
+    ]
+    .concat();
     let code = runner::main(TESTS, &roles);
     drive::print_totals();
     code

@@ -1,4 +1,5 @@
-//! Mutexes among real processes: killed at random, stopped, forked, replaced by exec, in pid namespaces, in memory that somebody scribbles on.
+//! Mutexes among real processes: killed at random, stopped, forked, replaced by exec, in pid namespaces; and every primitive in memory that somebody
+//! scribbles on.
 //!
 //! A test without the usual harness, as `kill.rs`: the same variables and arguments.
 
@@ -34,6 +35,12 @@ runner::tests! {
     ends::who_waits_for_a_condition_takes_the_mutex_of_a_killed_notifier,
     namespaces::a_waiter_killed_in_another_namespace_with_the_owners_thread_id_lets_nobody_in,
     scribbled::a_mutex_on_which_somebody_scribbles_answers_in_time,
+    scribbled::an_rwlock_on_which_somebody_scribbles_answers_in_time,
+    scribbled::a_condvar_on_which_somebody_scribbles_answers_in_time,
+    scribbled::a_semaphore_on_which_somebody_scribbles_answers_in_time,
+    scribbled::a_barrier_on_which_somebody_scribbles_answers_in_time,
+    scribbled::an_event_on_which_somebody_scribbles_answers_in_time,
+    scribbled::a_cell_on_which_somebody_scribbles_answers_in_time,
 }
 
 fn main() -> ExitCode {

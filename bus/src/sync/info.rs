@@ -7,7 +7,7 @@ use crate::sync::error::SyncOpenError;
 use crate::sync::event::Reset;
 use crate::sync::lock::{self, CONSISTENT, INCONSISTENT};
 use crate::sync::object::{Object, SyncKind};
-use crate::sync::{gather, permits, rw, signal, turn};
+use crate::sync::{gather, maker, permits, rw, signal, turn};
 
 /// How often one looks again where the lock goes from one to the next meanwhile.
 const TRIES: u32 = 4;
@@ -177,7 +177,7 @@ impl SyncInfo {
                 };
                 SyncState::Event { reset, set: signal::is_set(region) }
             }
-            SyncKind::Once => SyncState::Once { made: main.value.load(Relaxed) == 1 },
+            SyncKind::Once => SyncState::Once { made: maker::is_there(region) },
         };
         let waits = match kind {
             SyncKind::Condvar => word & turn::SLEEPERS != 0,

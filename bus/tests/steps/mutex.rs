@@ -1,19 +1,17 @@
 //! Who locks and unlocks a mutex, among others who hold it, wait for it, or died with it.
 
-use std::fs::File;
-use std::os::unix::fs::FileExt;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::sync::atomic::Ordering::SeqCst;
-use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use shmbus::Directory;
-use shmbus::sync::{LockError, MutexGuard, RobustMutex, SyncOptions, WaitError};
+use shmbus::sync::{LockError, MutexGuard, RobustMutex, WaitError};
 
 use crate::Plan;
-use crate::drive::{End, Fate, Scene, at_each_instruction};
-use crate::processes::{Part, Process, Role, Stage};
+use crate::door::{
+    Act, Door, HANG, MEMBERS, MOMENT, NAME, OPTIONS, test, wait_to_be_killed, wait_to_go,
+};
+use crate::drive::End;
+use crate::processes::{Part, Role};
 use crate::tracee::trace_me;
 use crate::victim::between_marks;
 
@@ -26,24 +24,23 @@ pub(crate) const ROLES: &[Part] = &[
     ("dying_owner", dying_owner),
 ];
 
-const NAME: &str = "steps/mutex";
-const MEMBERS: u32 = 4;
-/// Not reached: a wait of this length is a failure.
-const HANG: Duration = Duration::from_secs(20);
-/// A word of the board: that an owner has the lock, and waits to be killed.
-const OWNED: usize = 30;
-
 /// Two numbers that are equal but where an owner died.
-type Pair = RobustMutex<[u64; 2]>;
-type Guard<'a> = MutexGuard<'a, [u64; 2]>;
+pub(crate) type Pair = RobustMutex<[u64; 2]>;
+pub(crate) type Guard<'a> = MutexGuard<'a, [u64; 2]>;
 
-fn open(directory: &Directory) -> Pair {
+pub(crate) fn create(directory: &Directory) {
+    drop(Pair::create_in(directory, NAME, &OPTIONS, [0, 0]).unwrap());
+}
+
+pub(crate) fn open(directory: &Directory) -> Pair {
     Pair::open_in(directory, NAME).unwrap()
 }
 
-/// Locks, and makes equal what the dead have left. `None`: a living one has it for so long.
-fn enter(mutex: &Pair, patience: Duration) -> Option<(Guard<'_>, bool)> {
-    match mutex.lock_timeout(patience) {
+/// What locking came to: looks, and makes equal what the dead have left. `None`: a living one has it for so long.
+pub(crate) fn entered<'a>(
+    locked: Result<Guard<'a>, LockError<Guard<'a>>>,
+) -> Option<(Guard<'a>, bool)> {
+    match locked {
         Ok(guard) => {
             assert_eq!(guard[0], guard[1], "torn, and nobody was told");
             Some((guard, false))
@@ -56,6 +53,10 @@ fn enter(mutex: &Pair, patience: Duration) -> Option<(Guard<'_>, bool)> {
         Err(LockError::Failed(WaitError::TimedOut)) => None,
         Err(error) => panic!("{error}"),
     }
+}
+
+pub(crate) fn enter(mutex: &Pair, patience: Duration) -> Option<(Guard<'_>, bool)> {
+    entered(mutex.lock_timeout(patience))
 }
 
 fn change(mut guard: Guard<'_>) {
@@ -101,179 +102,102 @@ fn dying_owner(role: &Role) {
     let mutex = open(&role.directory);
     let (mut guard, _) = enter(&mutex, HANG).expect("nobody keeps it");
     guard[0] += 1;
-    role.board.word(OWNED).store(1, SeqCst);
-    loop {
-        std::thread::park();
-    }
+    wait_to_be_killed(role);
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Beside {
-    Nobody,
-    /// One sleeps behind the process under test, which has the lock at its first mark.
-    Waiter,
-    /// One has the lock until the process under test sleeps.
-    Keeper,
-    /// One was killed with the lock.
-    Dead,
+fn keeper(directory: &Directory, go: &AtomicBool) {
+    let mutex = open(directory);
+    let (guard, told) = enter(&mutex, HANG).expect("nobody else has it");
+    assert!(!told);
+    wait_to_go(go);
+    change(guard);
 }
 
-/// A mutex, the process under test and one beside it.
-struct Door {
-    stage: Stage,
-    role: &'static str,
-    beside: Beside,
-    ctl: File,
-    go: Arc<AtomicBool>,
-    other: Option<JoinHandle<()>>,
-    stood: Vec<Duration>,
+fn waiter(directory: &Directory, _: &AtomicBool) {
+    let mutex = open(directory);
+    change(enter(&mutex, HANG).expect("it comes").0);
 }
 
-impl Door {
-    fn new(role: &'static str, beside: Beside) -> Door {
-        let stage = Stage::new();
-        let options = SyncOptions { members_max: MEMBERS, ..Default::default() };
-        drop(Pair::create_in(&stage.directory, NAME, &options, [0, 0]).unwrap());
-        let ctl = File::open(stage.directory.path().join(NAME).join(".sync/ctl")).unwrap();
-        let go = Arc::new(AtomicBool::new(false));
-        Door { stage, role, beside, ctl, go, other: None, stood: vec![] }
-    }
-
-    /// The mutex's word, by docs/layout.md.
-    fn word(&self) -> u32 {
-        let mut word = [0; 4];
-        self.ctl.read_exact_at(&mut word, 4096).unwrap();
-        u32::from_le_bytes(word)
-    }
-}
-
-impl Scene for Door {
-    fn spawn(&mut self) -> Process {
-        let directory = self.stage.directory.clone();
-        match self.beside {
-            Beside::Dead => {
-                self.stage.board.word(OWNED).store(0, SeqCst);
-                let owner = self.stage.spawn("dying_owner", &[]);
-                let owned = || self.stage.board.word(OWNED).load(SeqCst) == 1;
-                self.stage.until("it has the lock", owned);
-                owner.kill();
-            }
-            Beside::Keeper => {
-                self.go.store(false, SeqCst);
-                let go = Arc::clone(&self.go);
-                self.other = Some(std::thread::spawn(move || {
-                    let mutex = open(&directory);
-                    let (guard, told) = enter(&mutex, HANG).expect("nobody else has it");
-                    assert!(!told);
-                    while !go.load(SeqCst) {
-                        std::thread::sleep(Duration::from_micros(100));
-                    }
-                    change(guard);
-                }));
-                self.stage.until("one has the lock", || self.word() != 0);
-            }
-            Beside::Nobody | Beside::Waiter => {}
-        }
-        self.stage.spawn(self.role, &[])
-    }
-
-    fn may_sleep(&self) -> bool {
-        self.beside == Beside::Keeper
-    }
-
-    fn begun(&mut self) {
-        if self.beside == Beside::Waiter {
-            let directory = self.stage.directory.clone();
-            self.other = Some(std::thread::spawn(move || {
-                let mutex = open(&directory);
-                change(enter(&mutex, HANG).expect("it comes").0);
-            }));
-            self.stage.until("one waits", || self.word() >> 31 == 1);
-        }
-    }
-
-    fn wake(&mut self) {
-        self.go.store(true, SeqCst);
-    }
-
-    fn meanwhile(&mut self) {
-        let mutex = open(&self.stage.directory);
-        for _ in 0..5 {
-            if let Some((guard, _)) = enter(&mutex, Duration::from_millis(1)) {
-                change(guard);
-            }
-        }
-    }
-
-    fn check(&mut self, end: End) {
-        let begin = Instant::now();
-        self.go.store(true, SeqCst);
-        if let Some(other) = self.other.take() {
-            other.join().expect("the other one gets the lock");
-        }
-        let mutex = open(&self.stage.directory);
-        let (guard, told) = enter(&mutex, HANG).expect("nobody who lives has it");
-        assert!(!told || end != End::Done, "nobody died");
-        let holds =
-            self.role == "lock_mutex" && end == End::KilledBehind && self.beside != Beside::Waiter;
-        assert!(told || !holds, "it was killed with the lock, and nobody is told");
-        change(guard);
-        self.stood.push(begin.elapsed());
-        drop(mutex);
-        // Every place is to be had, and the lock in each.
-        let all: Vec<Pair> = (0..MEMBERS).map(|_| open(&self.stage.directory)).collect();
-        for mutex in &all {
-            let (guard, told) = enter(mutex, HANG).expect("nobody has it");
-            assert!(!told, "told twice");
+fn meanwhile(door: &Door) {
+    let mutex = open(door.directory());
+    for _ in 0..5 {
+        if let Some((guard, _)) = enter(&mutex, MOMENT) {
             change(guard);
         }
     }
-
-    fn stood(&self) -> &[Duration] {
-        &self.stood
-    }
-
-    fn end(self) {
-        // Woken by the kernel, and not by the look that everybody takes once in a second.
-        let slow = self.stood.iter().filter(|stood| **stood > Duration::from_millis(800)).count();
-        assert!(slow * 4 <= self.stood.len(), "{slow} waited for the next look");
-        self.stage.directory.remove_sync(NAME, false).expect("nobody who lives has it open");
-        assert!(self.stage.files().is_empty(), "files were left: {:?}", self.stage.files());
-    }
 }
 
-fn test(plan: &Plan, role: &'static str, beside: Beside) {
-    at_each_instruction(plan, |_: Fate| Door::new(role, beside));
+fn check(door: &Door, end: End) {
+    next_is_told(door, end);
+}
+
+/// Killed behind the operation, it had the lock.
+fn check_locked(door: &Door, end: End) {
+    let told = next_is_told(door, end);
+    assert!(told || end != End::KilledBehind, "it was killed with the lock, and nobody is told");
+}
+
+fn next_is_told(door: &Door, end: End) -> bool {
+    let mutex = open(door.directory());
+    let (guard, told) = enter(&mutex, HANG).expect("nobody who lives has it");
+    assert!(!told || end != End::Done, "nobody died");
+    change(guard);
+    drop(mutex);
+    // Every place is to be had, and the lock in each.
+    let all: Vec<Pair> = (0..MEMBERS).map(|_| open(door.directory())).collect();
+    for mutex in &all {
+        let (guard, told) = enter(mutex, HANG).expect("nobody has it");
+        assert!(!told, "told twice");
+        change(guard);
+    }
+    told
+}
+
+const fn beside_nobody(role: &'static str) -> Act {
+    Act::of(role, create, meanwhile, check)
+}
+
+/// One was killed with the lock.
+const fn behind_the_dead(role: &'static str) -> Act {
+    Act { before: |door| door.one_dies("dying_owner"), ..beside_nobody(role) }
 }
 
 pub(crate) fn a_mutex_is_locked(plan: &Plan) {
-    test(plan, "lock_mutex", Beside::Nobody);
+    test(plan, Act { check: check_locked, ..beside_nobody("lock_mutex") });
 }
 
 pub(crate) fn a_mutex_is_unlocked(plan: &Plan) {
-    test(plan, "unlock", Beside::Nobody);
+    test(plan, beside_nobody("unlock"));
 }
 
 pub(crate) fn a_mutex_is_unlocked_with_one_asleep_behind_it(plan: &Plan) {
-    test(plan, "unlock", Beside::Waiter);
+    let begun = |door: &mut Door| {
+        door.beside(waiter);
+        door.until_awaited();
+    };
+    test(plan, Act { begun, ..beside_nobody("unlock") });
 }
 
 pub(crate) fn a_mutex_is_waited_for_asleep(plan: &Plan) {
-    test(plan, "lock_and_unlock", Beside::Keeper);
+    let before = |door: &mut Door| {
+        door.beside(keeper);
+        door.until("one has the lock", |info| info.holder.is_some());
+    };
+    test(plan, Act { before, may_sleep: true, ..beside_nobody("lock_and_unlock") });
 }
 
 pub(crate) fn a_mutex_of_the_dead_is_locked_and_unlocked(plan: &Plan) {
-    test(plan, "lock_and_unlock", Beside::Dead);
+    test(plan, behind_the_dead("lock_and_unlock"));
 }
 
 pub(crate) fn a_mutex_is_opened(plan: &Plan) {
-    test(plan, "open_mutex", Beside::Nobody);
+    test(plan, beside_nobody("open_mutex"));
 }
 
 pub(crate) fn a_mutex_of_the_dead_is_opened(plan: &Plan) {
-    test(plan, "open_mutex", Beside::Dead);
+    test(plan, behind_the_dead("open_mutex"));
 }
 
 pub(crate) fn a_mutex_is_closed(plan: &Plan) {
-    test(plan, "close_mutex", Beside::Nobody);
+    test(plan, beside_nobody("close_mutex"));
 }
