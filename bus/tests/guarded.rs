@@ -210,9 +210,9 @@ fn a_reliable_subscriber_that_stands_still_keeps_one_that_only_tries_out_for_its
     let topic = Topic::<u64>::connect(served.socket(), NAME).unwrap();
     let mut publisher = topic.publisher().unwrap();
     let mut frozen = topic.subscriber(Delivery::Reliable).unwrap();
-    while publisher.try_publish(1).is_ok() {}
+    while publisher.try_publish(&1).is_ok() {}
     let (begin, mut tries) = (Instant::now(), 0);
-    while publisher.try_publish(2).is_err() {
+    while publisher.try_publish(&2).is_err() {
         tries += 1;
         assert!(tries < 2 * patience.as_millis(), "it is kept out for longer than that");
         std::thread::sleep(Duration::from_millis(1)); // it does something else
@@ -236,10 +236,10 @@ fn a_reliable_subscriber_that_has_made_room_does_not_pay_for_a_publisher_that_tr
     let mut publisher = topic.publisher().unwrap();
     let mut reader = topic.subscriber(Delivery::Reliable).unwrap();
     for _ in 0..3 {
-        while publisher.try_publish(1).is_ok() {}
+        while publisher.try_publish(&1).is_ok() {}
         while reader.try_receive().unwrap().is_some() {}
         std::thread::sleep(2 * patience); // the publisher does something else
-        publisher.try_publish(1).unwrap();
+        publisher.try_publish(&1).unwrap();
     }
 }
 
@@ -302,6 +302,32 @@ fn a_second_broker_gets_no_socket_where_one_listens_and_replaces_that_of_one_tha
     drop(Broker::listen(&socket).unwrap()); // as if it were killed: the socket stays
     assert!(socket.exists());
     Broker::listen(&socket).unwrap();
+}
+
+/// Two that found the socket of a dead broker at the same moment both removed what they found there: the second one the socket of the first,
+/// which went on listening where nobody could reach it. So did one that came while the other was bound and did not listen yet.
+#[test]
+fn of_brokers_that_start_at_the_same_moment_one_has_the_socket() {
+    const STARTERS: usize = 4;
+    let private = tempfile::tempdir().unwrap();
+    let socket = private.path().join("broker");
+    for round in 0..200 {
+        let start = std::sync::Barrier::new(STARTERS);
+        let listening: Vec<_> = std::thread::scope(|scope| {
+            let starters = [(); STARTERS].map(|()| {
+                scope.spawn(|| {
+                    start.wait();
+                    Broker::listen(&socket)
+                })
+            });
+            starters.into_iter().filter_map(|starter| starter.join().unwrap().ok()).collect()
+        });
+        assert_eq!(listening.len(), 1, "round {round}");
+        shmbus_sys::unix::connect(&socket, Duration::from_secs(1)).expect("it can be reached");
+        if round % 2 == 0 {
+            std::fs::remove_file(&socket).unwrap(); // the next ones find none
+        }
+    }
 }
 
 #[test]
