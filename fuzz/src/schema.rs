@@ -24,6 +24,8 @@ pub fn run(input: &[u8]) {
     // Refused where an enum has a value without a name.
     if schema.encode(&value, &mut bytes).is_ok() {
         let again = schema.decode(&bytes).expect("what was encoded is a message");
-        assert_eq!(format!("{again:?}"), format!("{value:?}")); // by text, for the sake of NaN
+        let mut second = vec![0x5a; len];
+        schema.encode(&again, &mut second).expect("what was encoded can be encoded");
+        assert_eq!(second, bytes); // by their bytes, for the sake of NaN
     }
 }
