@@ -8,7 +8,7 @@
 //!
 //! | variable | what it does |
 //! |---|---|
-//! | `SHMBUS_TEST_STEPS` | `all`: every instruction; a number: every so many; else what gives about 60 places in each operation, and both sides of its system calls |
+//! | `SHMBUS_TEST_STEPS` | `all`: every instruction; a number: every so many; else what gives about 40 places in each operation, and both sides of its system calls |
 //! | `SHMBUS_TEST_SEED` | the random numbers; printed, so that a failure can be tried again (the scheduler is not in it) |
 //!
 //! Arguments: parts of the names of the tests to run, `--exact`, `--list`. On x86-64 only: elsewhere a process that is stepped through

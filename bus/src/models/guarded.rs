@@ -160,3 +160,30 @@ fn guarded_page_let_to_the_next_against_reuse() {
 fn guarded_page_let_to_the_next_against_two_reuses() {
     page_let_to_the_next_against_reuse(2);
 }
+
+/// A publisher evicts a subscriber by its grant and is killed before it says so in the entry: the next one goes on, and the subscriber finds that it
+/// is not reliable any more. It went by its entry alone, and took the block that was reused for a stream that is broken.
+#[test]
+fn guarded_subscriber_evicted_by_one_that_was_killed_before_it_told() {
+    model(|| {
+        let region = region(1);
+        let mut reader = let_in(&region, Kind::Reliable);
+        let mut ring = publisher(&region);
+        while publish(&mut ring, &region).is_ok() {}
+        let theirs = Arc::clone(&region);
+        let feed = thread::spawn(move || {
+            let grant = theirs.grant(entry(0)).expect("the topic is guarded");
+            grant.state.store(State { generation: 1, kind: Kind::Lossy }.word(), Relaxed);
+            publish(&mut ring, &theirs).unwrap();
+        });
+        let mut evicted = false;
+        for _ in 0..2 {
+            evicted |= matches!(reader.next(&region).unwrap(), Next::Evicted);
+        }
+        feed.join().unwrap();
+        for _ in 0..6 {
+            evicted |= matches!(reader.next(&region).unwrap(), Next::Evicted);
+        }
+        assert!(evicted, "it was not told");
+    });
+}

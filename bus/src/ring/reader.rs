@@ -13,6 +13,7 @@ use core::cmp::Ordering;
 use super::{Corrupt, SlotAt, abandoned_stamp, checked, message_stamp, table};
 use crate::atomics::{Acquire, Relaxed, Release, SeqCst, fence};
 use crate::crash;
+use crate::guard;
 use crate::layout::Entry;
 use crate::region::{EntryIndex, Region};
 use crate::registry::{self, Kind, State};
@@ -313,7 +314,7 @@ impl Reader {
         let entry = region.entry(self.index);
         let number = geometry.number(self.sequence);
         let word = region.table(number).load(Acquire); // [table]: the newest block, if it is another one; [entry]: and who evicted me
-        if self.evicted || self.is_evicted(entry) {
+        if self.evicted || self.is_evicted(region, entry) {
             return Ok(Entered::Evicted);
         }
         match table::age(word, number) {
@@ -338,7 +339,7 @@ impl Reader {
         if again != word {
             entry.pin.store(0, Release); // [last use]: nothing was read
             self.block_end = self.sequence;
-            if self.is_evicted(entry) {
+            if self.is_evicted(region, entry) {
                 return Ok(Entered::Evicted);
             }
             return self.lapped(region, again);
@@ -355,9 +356,12 @@ impl Reader {
     }
 
     /// Whether a reliable reader finds that it is not any more. It stays at its boundary until it has said so.
-    fn is_evicted(&mut self, entry: &Entry) -> bool {
+    ///
+    /// On a guarded topic by its grant: who evicted it there may have been killed before it said so in the entry.
+    fn is_evicted(&mut self, region: &Region, entry: &Entry) -> bool {
         // [entry]: whoever evicted me did so before it displaced a block that I need
-        if self.reliable && State::of(entry.state.load(Acquire)).kind != Kind::Reliable {
+        let state = State::of(entry.state.load(Acquire));
+        if self.reliable && guard::believe(region, self.index, state) != Kind::Reliable {
             self.reliable = false;
             self.evicted = true;
         }

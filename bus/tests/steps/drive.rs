@@ -10,7 +10,7 @@ use crate::random::Random;
 use crate::tracee::{Event, Tracee, addresses_are_fixed};
 
 /// How many places in an operation are tried where nobody says otherwise.
-const PLACES: usize = 60;
+const PLACES: usize = 40;
 /// Nor is a place tried then to which it takes longer than this to come, in steps: late in a loop.
 const FAR: usize = 180;
 /// As many steps take as long as a leap.
