@@ -15,15 +15,20 @@ use crate::processes::{Part, Process, Role, Stage};
 use crate::runner::Plan;
 use crate::victims::TOPIC;
 
-pub(crate) const ROLES: &[Part] = &[("broker", broker)];
+pub(crate) const ROLES: &[Part] = &[("broker", broker), ("member", member)];
 
 /// Word of the board: that brokers are to end.
 const END: usize = 30;
+/// Word of the board: that a member has joined.
+const JOINED: usize = 31;
 const SUBSCRIBERS: u32 = 4;
 
 /// Behind the joining of a publisher and of a subscriber, which ask three times.
 const BROKER: &[Point] =
     &["broker.leased:2", "broker.cleared:2", "broker.granted:2", "broker.answered:4"];
+/// Behind these and a member that is killed, whose page is the next one's.
+const BEHIND_THE_DEAD: &[Point] =
+    &["broker.leased:3", "broker.cleared:3", "broker.granted:3", "broker.answered:6"];
 
 fn beside(stage: &Path, file: &str) -> PathBuf {
     stage.parent().expect("topics are in a directory of the stage").join(file)
@@ -53,11 +58,23 @@ fn broker(role: &Role) {
 
 pub(crate) fn a_broker_is_killed_or_stopped_and_the_next_one_lets_everybody_in(plan: &Plan) {
     for how in [How::Killed, How::Stopped] {
-        each(plan, "broker", how, BROKER, |point, _| one(point, how));
+        each(plan, "broker", how, BROKER, |point, _| one(point, how, false));
+        each(plan, "broker", how, BEHIND_THE_DEAD, |point, _| one(point, how, true));
     }
 }
 
-fn one(point: Point, how: How) -> Duration {
+/// A reliable subscriber that receives nothing, until it is killed.
+fn member(role: &Role) {
+    let socket = beside(role.directory.path(), "socket");
+    let _subscriber =
+        Topic::<Message>::connect(&socket, TOPIC).unwrap().subscriber(Delivery::Reliable).unwrap();
+    role.board.word(JOINED).store(1, SeqCst);
+    loop {
+        thread::park();
+    }
+}
+
+fn one(point: Point, how: How, behind_the_dead: bool) -> Duration {
     let stage = Stage::new();
     let options = TopicOptions { depth: 64, subscribers_max: SUBSCRIBERS, ..Default::default() };
     let topics = [GuardedTopic::create::<Message>(TOPIC, &options).unwrap()];
@@ -77,6 +94,11 @@ fn one(point: Point, how: How) -> Duration {
     let topic = Topic::<Message>::connect(&socket, TOPIC).unwrap();
     let mut publisher = topic.publisher().unwrap();
     let mut subscriber = topic.subscriber(Delivery::Reliable).unwrap();
+    if behind_the_dead {
+        let member = stage.spawn("member", &[]);
+        stage.until("a member joins", || stage.board.word(JOINED).load(SeqCst) == 1);
+        member.kill();
+    }
     let asks = {
         let topic = topic.clone();
         thread::spawn(move || topic.subscriber(Delivery::Lossy))
