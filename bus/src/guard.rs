@@ -222,7 +222,7 @@ mod publishing {
         }
     }
 
-    /// Makes a subscriber lossy: in its grant, where it cannot take that back, and in its entry, where it finds it.
+    /// Makes a subscriber lossy: in its grant, where it finds it and cannot take it back, and in its entry, for tools. Killed in between, it is done.
     #[cfg(not(loom))]
     fn evict(region: &Region, index: EntryIndex) -> bool {
         let Some(grant) = region.grant(index) else { return false };
