@@ -74,14 +74,17 @@ mod imp {
             &self.0
         }
 
-        /// Sleeps while the word is `expected`, until `deadline_ns` (monotonic) at the latest.
+        /// Sleeps while the word is `expected`, until `deadline_ns` (monotonic) at the latest, and says whether somebody woke it.
         ///
-        /// Every return is only a reason to look again, so nothing is returned: woken, changed,
-        /// interrupted and timed out are the same to a caller that looks. A kernel that refuses
+        /// Every return is only a reason to look again: a wake may be meant for another word. A kernel that refuses
         /// the call (it never does for an aligned word) turns the sleep into a yield.
-        pub(crate) fn wait(&self, expected: u32, deadline_ns: u64) {
-            if futex::wait(&self.0, expected, Some(deadline_ns)).is_err() {
-                std::thread::yield_now();
+        pub(crate) fn wait(&self, expected: u32, deadline_ns: u64) -> bool {
+            match futex::wait(&self.0, expected, Some(deadline_ns)) {
+                Ok(end) => end == futex::Wait::Woken,
+                Err(_) => {
+                    std::thread::yield_now();
+                    false
+                }
             }
         }
 
@@ -101,7 +104,12 @@ mod imp {
         }
 
         pub(crate) fn wake_all(&self) {
-            let _ = futex::wake_all(&self.0); // as above
+            self.wakes_all();
+        }
+
+        /// The same, and says whether there was one.
+        pub(crate) fn wakes_all(&self) -> bool {
+            futex::wake_all(&self.0).is_ok_and(|woken| woken > 0) // as above
         }
 
         /// Clears `bits` and wakes all, in one step against [`Futex::wait`] and against a SIGKILL.
@@ -173,12 +181,17 @@ mod imp {
         }
 
         pub(crate) fn wake_all(&self) {
-            self.wake(usize::MAX);
+            self.wakes_all();
+        }
+
+        /// The same, and says whether there was one.
+        pub(crate) fn wakes_all(&self) -> bool {
+            self.wake(usize::MAX) > 0
         }
 
         /// [`Futex::wait`] of one word alone; here no deadline passes.
-        pub(crate) fn wait(&self, expected: u32, _deadline_ns: u64) {
-            Words(vec![(self, expected)]).wait(u64::MAX);
+        pub(crate) fn wait(&self, expected: u32, _deadline_ns: u64) -> bool {
+            Words(vec![(self, expected)]).wait(u64::MAX)
         }
 
         /// The kernel does both with the queue locked.
@@ -234,14 +247,15 @@ mod imp {
             self.0.len()
         }
 
-        /// A sleep that ends by itself soon is a yield, any other one is for ever.
-        pub(crate) fn wait(&self, deadline_ns: u64) {
+        /// A sleep that ends by itself soon is a yield, any other one is for ever. Whether it was one, and somebody woke it.
+        pub(crate) fn wait(&self, deadline_ns: u64) -> bool {
             if deadline_ns < 1_000_000_000 {
-                return loom::thread::yield_now();
+                loom::thread::yield_now();
+                return false;
             }
             let mut sleepers = KERNEL.sleepers.lock().unwrap();
             if self.0.iter().any(|(word, expected)| word.0.load(Relaxed) != *expected) {
-                return;
+                return false;
             }
             let bed = loom::sync::Arc::new(loom::sync::Condvar::new());
             let words = self.0.iter().map(|(word, _)| std::ptr::from_ref(*word).addr()).collect();
@@ -249,6 +263,7 @@ mod imp {
             while sleepers.iter().any(|(_, other)| loom::sync::Arc::ptr_eq(other, &bed)) {
                 sleepers = bed.wait(sleepers).unwrap();
             }
+            true
         }
     }
 
@@ -311,11 +326,13 @@ mod imp {
             &self.word
         }
 
-        pub(crate) fn wait(&self, expected: u32, _deadline_ns: u64) {
+        pub(crate) fn wait(&self, expected: u32, _deadline_ns: u64) -> bool {
             let queue = self.queue.lock().unwrap();
-            if self.word.load(Relaxed) == expected {
+            let sleeps = self.word.load(Relaxed) == expected;
+            if sleeps {
                 drop(self.asleep.wait(queue).unwrap());
             }
+            sleeps
         }
 
         /// In place of a sleep that ends by itself.

@@ -45,7 +45,17 @@ fn sleep_against_wake() {
 /// Who rings is killed before it wakes anybody: the next ring does.
 #[test]
 fn sleep_behind_a_ringer_that_is_killed() {
-    model(|| {
+    sleep_behind_one_killed_at("ring.decided", 1);
+}
+
+/// The one that sleeps was woken, and its bit is still there: it sleeps again as the second of nobody, and the next ring wakes it.
+#[test]
+fn sleep_again_behind_a_ringer_that_is_killed() {
+    sleep_behind_one_killed_at("ring.called", 2);
+}
+
+fn sleep_behind_one_killed_at(point: &'static str, count: u64) {
+    model(move || {
         let region = region(2, 1, 0);
         let mut reader = lossy(&region, 0, Start::Newest);
         let theirs = Arc::clone(&region);
@@ -53,10 +63,13 @@ fn sleep_behind_a_ringer_that_is_killed() {
             let mut ring = publisher(&theirs);
             let ring_once = || theirs.control().subscribers_bell.0.ring(Barrier::Fence);
             publish(&mut ring, &theirs).unwrap();
-            crash::killed_at("ring.decided", ring_once); // or nobody slept
+            crash::killed_at(point, ring_once); // or nobody slept
+            for _ in 1..count {
+                publish(&mut ring, &theirs).unwrap();
+            }
             ring_once();
         });
-        receive_asleep(&mut reader, &region, 1);
+        receive_asleep(&mut reader, &region, count);
         feed.join().unwrap();
     });
 }
