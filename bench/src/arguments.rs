@@ -83,6 +83,9 @@ enum Measurement {
         /// On guarded topics, of one depth, where each publish looks at the page of each subscriber
         #[arg(long)]
         guarded: bool,
+        /// With subscribers that receive all the while, on all other cores
+        #[arg(long, conflicts_with = "guarded")]
+        draining: bool,
     },
     /// Cost of a publish while 100 passive observers poll at 10 Hz. Figure: observed / alone
     Observers {
@@ -175,8 +178,13 @@ pub fn run_with(transports: Transports, arguments: &Arguments) -> Result<()> {
         }
         Measurement::Report { directory, document } => report::report(directory, document),
         Measurement::Check(options) => check::measure(transports, options),
-        Measurement::PublishCost { rounds, guarded: true } => publish_cost::guarded::run(*rounds),
-        Measurement::PublishCost { rounds, guarded: false } => publish_cost::run(*rounds),
+        Measurement::PublishCost { rounds, guarded: true, .. } => {
+            publish_cost::guarded::run(*rounds)
+        }
+        Measurement::PublishCost { rounds, draining: true, .. } => {
+            publish_cost::draining::run(*rounds)
+        }
+        Measurement::PublishCost { rounds, .. } => publish_cost::run(*rounds),
         Measurement::Observers { rounds } => observers::run(*rounds),
         Measurement::PublishAll { rounds } => publish_all::run(*rounds),
         Measurement::Locks { rounds } => locks::run(*rounds),
@@ -220,6 +228,7 @@ fn partner(role: &str, directory: &Path, count: u64, core: &str) -> Result<()> {
     match role {
         "observers" => observers::observe(directory, count),
         "idle" => publish_cost::idle(directory),
+        "draining" => publish_cost::draining::drain(directory, count),
         "guarded-idle" => publish_cost::guarded::idle(directory),
         "publish-idle" => publish::idle(directory),
         "echo" => round_trip::echo(directory, count),

@@ -5,6 +5,8 @@
 //! meanwhile touches the bursts of one round alike, and the rounds in which it does not are thrown out by the median. Two depths: one whose
 //! slots stay in the publisher's cache, and one whose slots do not. The figure is the worse of the two.
 
+#[path = "publish_cost_draining.rs"]
+pub(crate) mod draining;
 #[path = "publish_cost_guarded.rs"]
 pub(crate) mod guarded;
 
