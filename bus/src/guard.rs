@@ -67,7 +67,7 @@ pub(crate) fn let_in(
     for bell in [&page.subscribers_bell.0, &page.publishers_bell.0] {
         bell.ring(Barrier::Fence); // a publisher that waited for the owner before looks again
     }
-    entry.state.store(State { generation, kind: Kind::Joining }.word(), Release); // [entry]
+    entry.state.store(State { generation, kind: Kind::Joining }.word(), Relaxed); // publishers go by the grant
     crash::point("broker.cleared");
     grant.patience_ns.store(patience_ns, Relaxed);
     grant.state.store(State { generation, kind }.word(), Release); // [grant]: the page as it was cleared, and the patience
@@ -116,7 +116,7 @@ mod publishing {
             self.roster = region.control().roster.0.load(Acquire); // [roster]: the grant of who is being let in
             self.attached.clear();
             self.attached.extend(region.subscribers().filter(|index| {
-                let state = State::of(region.entry(*index).state.load(Acquire)); // [entry]
+                let state = State::of(region.entry(*index).state.load(Relaxed)); // `believe` acquires the grant
                 matches!(
                     believe(region, *index, state),
                     Kind::Joining | Kind::Lossy | Kind::Reliable

@@ -229,7 +229,7 @@ impl Participant {
         }
         let entry = self.region.entry(self.index);
         let state = State { generation: self.generation, kind: Kind::Lossy };
-        entry.state.store(state.word(), Release); // [last use]
+        entry.state.store(state.word(), Relaxed); // what it reads, its pin says
         crash::point("leave.lossy");
         entry.pin.store(0, Release); // [last use]
         self.ring_publishers();

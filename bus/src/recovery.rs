@@ -70,7 +70,7 @@ pub(crate) fn take_death(region: &Region, index: EntryIndex) -> Option<Dead> {
     let entry = region.entry(index);
     // A prover and who counts may each change it once meanwhile.
     for _ in 0..3 {
-        let seen = entry.state.load(Acquire); // [entry]
+        let seen = entry.state.load(Relaxed); // the lease acquires, the process id too
         let State { generation, kind } = State::of(seen);
         let pid = entry.pid.load(Relaxed);
         if !kind.is_active() && kind != Kind::Dead {
@@ -122,7 +122,7 @@ fn record(region: &Region, dead: Dead, mark: impl FnOnce() -> bool) {
         crash::point("record.marked");
         lock.deaths.store(number, Release); // [record]
     } else {
-        place.number.store(0, Release); // [record]
+        place.number.store(0, Relaxed); // a number that was never shown: nobody asks for it
     }
 }
 
@@ -137,8 +137,8 @@ fn finish(region: &Region) {
         return;
     }
     let counted = State { generation: place.generation.load(Relaxed), kind: Kind::Counted };
-    // [entry]
-    if region.entry(index).state.load(Acquire) == counted.word() {
+    // The lock of the dead acquires.
+    if region.entry(index).state.load(Relaxed) == counted.word() {
         lock.deaths.store(number, Release); // [record]
     }
 }
@@ -173,20 +173,20 @@ impl InTheWay {
         if region.is_guarded() {
             return 0; // `Debts` does it
         }
-        let number = region.geometry().number(region.head().load(Acquire)); // [stream position]
+        let number = region.geometry().number(region.head().load(Relaxed)); // an older one finds nobody in the way
         core::mem::swap(&mut self.since, &mut self.before);
         self.since.clear();
         let mut evicted = 0;
         for index in table::who_forbids(region, number) {
             let entry = region.entry(index);
-            let cursor = entry.cursor.load(Acquire); // [cursor]
+            let cursor = entry.cursor.load(Relaxed);
             let known =
                 self.before.iter().find(|(other, seen, _)| *other == index && *seen == cursor);
             let since_ns = match known {
                 Some((_, _, since_ns)) if !is_claimed(region, cursor) => *since_ns,
                 _ => now_ns,
             };
-            let patience_ns = entry.patience_ns.load(Acquire); // [entry]
+            let patience_ns = entry.patience_ns.load(Relaxed); // `roster` acquires, for the gate that did not let through
             if patience_ns != 0
                 && now_ns.saturating_sub(since_ns) >= patience_ns
                 && registry::evict(region, index)
@@ -206,7 +206,7 @@ fn is_claimed(region: &Region, cursor: u64) -> bool {
     let geometry = region.geometry();
     geometry.shared
         && region.publishers().any(|index| {
-            let claim = region.entry(index).claim.load(Acquire); // [claim]
+            let claim = region.entry(index).claim.load(Relaxed); // whose time begins again may have it a look later
             claim.checked_sub(1).is_some_and(|claim| {
                 claim >= cursor && geometry.number(claim) == geometry.number(cursor)
             })

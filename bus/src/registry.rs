@@ -6,7 +6,7 @@
 //! compare-exchange from (generation, active kind) to (generation, dead) by whoever has seen the lease free: the generation keeps a
 //! prover that stalls from touching the entry's next owner.
 
-use crate::atomics::{AcqRel, Relaxed, Release};
+use crate::atomics::{Relaxed, Release};
 use crate::crash;
 use crate::region::{EntryIndex, Region};
 
@@ -71,12 +71,12 @@ impl State {
 /// Takes possession of an entry whose lease the caller has just taken. Whoever owned it before is ignored from here on.
 pub(crate) fn occupy(region: &Region, index: EntryIndex) -> u64 {
     let entry = region.entry(index);
-    let mut seen = entry.state.load(Relaxed); // the exchange acquires
+    let mut seen = entry.state.load(Relaxed); // the lease acquires
     let generation = loop {
         let generation = State::of(seen).generation.wrapping_add(1) << 8 >> 8;
         let joining = State { generation, kind: Kind::Joining }.word();
         // Fails at most once: a prover may still declare the former owner dead.
-        match entry.state.compare_exchange(seen, joining, AcqRel, Relaxed) {
+        match entry.state.compare_exchange(seen, joining, Release, Relaxed) {
             Ok(_) => break generation, // [entry]
             Err(now) => seen = now,
         }
@@ -135,5 +135,6 @@ pub(crate) fn declare_dead(region: &Region, index: EntryIndex, seen: State) -> b
 pub(crate) fn count_death(region: &Region, index: EntryIndex, seen: u64) -> bool {
     let counted = State { generation: State::of(seen).generation, kind: Kind::Counted };
     let state = &region.entry(index).state;
-    state.compare_exchange(seen, counted.word(), Release, Relaxed).is_ok() // [entry]
+    // Who reads it has the recovery lock, and with it, or through the kernel, what its last owner wrote.
+    state.compare_exchange(seen, counted.word(), Relaxed, Relaxed).is_ok()
 }

@@ -162,7 +162,7 @@ pub(crate) fn lend_a_hand(
             settle(region, sequence, geometry.slot(block, sequence), revoke, lives);
         }
         crash::point("repair.settled");
-        pin.store(0, Release); // [last use]
+        pin.store(0, Relaxed); // behind the bell's fence, where something was settled; else nothing was written
     }
     let _ = repair.compare_exchange(asked, 0, Relaxed, Relaxed); // a newer wish stays
 }

@@ -4,8 +4,9 @@ use loom::sync::Arc;
 use loom::thread;
 
 use super::{drain, entry, lossy, model, publish, publisher, receive, region};
+use crate::atomics::*;
 use crate::registry;
-use crate::ring::reader::{Next, Start};
+use crate::ring::reader::{Next, Retained, Start};
 
 #[test]
 fn publish_against_receive() {
@@ -81,7 +82,7 @@ fn leave_against_reuse() {
     });
 }
 
-/// Whoever skips to the newest message finds it there.
+/// Whoever skips to the newest message finds it there; and it is no older than what the head counts.
 #[test]
 fn skip_to_newest_against_publish() {
     model(|| {
@@ -95,9 +96,38 @@ fn skip_to_newest_against_publish() {
             }
         });
         let position = reader.position();
+        let counted = region.head().load(Relaxed);
         reader.skip_to_newest(&region).unwrap();
+        assert!(reader.position() + 1 >= counted, "there is a newer one");
         if reader.position() > position {
             assert!(receive(&mut reader, &region).is_some(), "the newest message is not there");
+        }
+        feed.join().unwrap();
+    });
+}
+
+/// Whoever goes to a message that the head counts finds it there, or is lapped.
+#[test]
+fn seek_against_publish() {
+    model(|| {
+        let region = region(1, 1, 0);
+        let mut reader = lossy(&region, 0, Start::Newest);
+        let theirs = Arc::clone(&region);
+        let feed = thread::spawn(move || {
+            let mut ring = publisher(&theirs);
+            for _ in 0..3 {
+                publish(&mut ring, &theirs).unwrap();
+            }
+        });
+        let counted = region.head().load(Relaxed);
+        if let Some(newest) = counted.checked_sub(1) {
+            match reader.seek(&region, newest).unwrap() {
+                Retained::There => {
+                    assert_ne!(reader.look(&region), Ok(Next::Empty), "the message is not there");
+                }
+                Retained::Gone { oldest } => assert!(oldest > newest, "it is retained after all"),
+                Retained::Ahead { .. } => panic!("the head has gone back"),
+            }
         }
         feed.join().unwrap();
     });

@@ -4,11 +4,12 @@ use loom::sync::Arc;
 use loom::thread;
 
 use super::{
-    drain_shared, model, publish_shared, region_of, shared_lossy, shared_publisher, write,
+    drain_shared, model, publish_shared, receive, region_of, shared_lossy, shared_publisher, write,
 };
 use crate::atomics::*;
 use crate::crash;
-use crate::ring::shared::{Owner, settle};
+use crate::ring::reader::Next;
+use crate::ring::shared::{Owner, is_lost, settle};
 
 /// A publisher is killed at a point while another one and a reader go on: nobody is stuck, and what was committed is received.
 fn shared_publisher_killed(point: &'static str) {
@@ -167,5 +168,25 @@ fn settler_killed_with_its_decision_made() {
         assert_ne!(victim.join().unwrap(), Some(false)); // killed, or too late
         let stamp = region.slot(claim.slot).stamp.load(Acquire);
         assert_eq!(stamp, crate::ring::abandoned_stamp(claim.sequence));
+    });
+}
+
+/// A sequence that is taken and not written yet is not lost while its owner lives, for one who can do nothing about it either.
+#[test]
+fn a_claim_against_who_may_only_look() {
+    model(|| {
+        let region = region_of(2, 1, 1, 0);
+        let mut reader = shared_lossy(&region);
+        let mut a = shared_publisher(&region, 0);
+        publish_shared(&mut a, &region).unwrap();
+        assert!(receive(&mut reader, &region).is_some());
+        let theirs = Arc::clone(&region);
+        let feed = thread::spawn(move || publish_shared(&mut a, &theirs).unwrap());
+        if reader.look(&region) == Ok(Next::Empty)
+            && let Some(at) = reader.stuck_at(&region)
+        {
+            assert!(!is_lost(&region, 1, at, |_| Owner::Lives), "its owner is about to write it");
+        }
+        feed.join().unwrap();
     });
 }

@@ -167,14 +167,16 @@ impl ExclusiveRing {
         let number = geometry.number(self.sequence);
         let entry = region.table(number);
         let old = entry.load(Relaxed); // nobody else writes the table
-        fence(SeqCst); // [pin/displacement], [cursor/displacement]: whoever pinned or joined before is seen below; [observed]
+        // [pin/displacement], [cursor/displacement]: whoever pinned or joined before is seen below; [observed];
+        // [table]: what is stored below shows the stamps of the displaced block, to its late readers
+        fence(SeqCst);
         if !self.gate.lets_through(region, number) {
             return Err(Blocked::Full);
         }
         let displaced = table::physical(old, geometry)?;
         let block = self.spares.take(region)?;
         crash::point("open.chosen");
-        entry.store(table::word(number, block), Release); // [table]: the stamps of the displaced block, by its late readers
+        entry.store(table::word(number, block), Relaxed); // the fence above releases
         crash::point("open.stored");
         self.spares.freed(displaced);
         self.origin = geometry.origin(block, self.sequence);

@@ -103,7 +103,7 @@ impl Reader {
         for attempt in 0..TRIES {
             let sequence = first(region, start)?.max(floor);
             let mut reader = Reader::at(region, index, sequence)?;
-            entry.cursor.store(sequence, Release); // [cursor]
+            entry.cursor.store(sequence, Relaxed); // the fence below, or `roster`
             crash::point("join.cursor_shown");
             if attempt == 0 {
                 registry::activate(region, index, generation, Kind::Reliable);
@@ -111,7 +111,7 @@ impl Reader {
             fence(SeqCst); // [cursor/displacement]; [cursor/publisher] below
             region.publishers_bell(index).ring_after_fence();
             let number = geometry.number(sequence);
-            let word = region.table(number).load(Acquire); // [table]
+            let word = region.table(number).load(Relaxed); // who enters acquires
             let attached = match table::age(word, number) {
                 Ordering::Less => true, // not open: whoever opens what follows has seen the cursor
                 Ordering::Equal => matches!(reader.enter(region)?, Entered::Pinned),
@@ -286,18 +286,18 @@ impl Reader {
     }
 
     /// The newest sequence below `head`, and behind the next one, that is a message: the last ones may be claims that shared
-    /// publishers have not committed, or abandoned. A stamp says what it says whether its block is pinned or not.
+    /// publishers have not committed, or abandoned. A stamp says what it says whether its block is pinned or not; nothing behind it is read
+    /// before it is looked at again.
     fn newest(&self, region: &Region, head: u64) -> Option<u64> {
         const LOOKS: usize = 256;
         let geometry = region.geometry();
         (self.sequence + 1..head).rev().take(LOOKS).find(|sequence| {
             let number = geometry.number(*sequence);
-            let word = region.table(number).load(Acquire); // [table]
+            let word = region.table(number).load(Relaxed);
             let slot = table::physical(word, geometry).map(|block| geometry.slot(block, *sequence));
             table::age(word, number).is_eq()
-                && slot.is_ok_and(|at| {
-                    region.slot(at).stamp.load(Acquire) == message_stamp(*sequence) // [message]
-                })
+                && slot
+                    .is_ok_and(|at| region.slot(at).stamp.load(Relaxed) == message_stamp(*sequence))
         })
     }
 
@@ -319,7 +319,7 @@ impl Reader {
         }
         match table::age(word, number) {
             Ordering::Less => {
-                self.show_cursor(region, entry);
+                self.show_cursor(entry);
                 return Ok(Entered::NotOpen); // and no pin is taken
             }
             Ordering::Equal => {}
@@ -330,14 +330,14 @@ impl Reader {
         crash::point("enter.pinned");
         if self.reliable {
             self.cursor = self.sequence;
-            entry.cursor.store(self.cursor, Release); // [cursor]: everything below was received, and the pin has moved
+            entry.cursor.store(self.cursor, Relaxed); // what is read, the pin says
             crash::point("enter.cursor_shown");
         }
         fence(SeqCst); // [pin/displacement]: an opening that does not see the pin is seen here; [cursor/publisher]
         crash::point("enter.fenced");
         let again = region.table(number).load(Acquire); // [table]
         if again != word {
-            entry.pin.store(0, Release); // [last use]: nothing was read
+            entry.pin.store(0, Relaxed); // nothing was read, and the fence releases what was before
             self.block_end = self.sequence;
             if self.is_evicted(region, entry) {
                 return Ok(Entered::Evicted);
@@ -359,8 +359,8 @@ impl Reader {
     ///
     /// On a guarded topic by its grant: who evicted it there may have been killed before it said so in the entry.
     fn is_evicted(&mut self, region: &Region, entry: &Entry) -> bool {
-        // [entry]: whoever evicted me did so before it displaced a block that I need
-        let state = State::of(entry.state.load(Acquire));
+        // Behind the table's word: whoever evicted me did so before it displaced a block that I need.
+        let state = State::of(entry.state.load(Relaxed));
         if self.reliable && guard::believe(region, self.index, state) != Kind::Reliable {
             self.reliable = false;
             self.evicted = true;
@@ -371,7 +371,7 @@ impl Reader {
     /// Leaves a pinned block that the stream has given up: for a lossy reader that is stuck in it. True where it did.
     pub(crate) fn leave_displaced(&mut self, region: &Region) -> bool {
         let number = region.geometry().number(self.sequence);
-        let word = region.table(number).load(Acquire); // [table]
+        let word = region.table(number).load(Relaxed); // who enters acquires
         let displaced = !self.reliable && table::age(word, number).is_gt();
         if displaced {
             self.block_end = self.sequence; // so that the next look enters, and finds that it was lapped
@@ -379,15 +379,14 @@ impl Reader {
         displaced
     }
 
-    /// A reliable reader that has received everything says so, once.
-    fn show_cursor(&mut self, region: &Region, entry: &Entry) {
+    /// A reliable reader that has received everything says so, once: when the next block but one is opened, nobody has to wait for it. Nobody
+    /// waits for it now: it keeps the block that it enters next from being displaced, which is not even open.
+    fn show_cursor(&mut self, entry: &Entry) {
         if self.reliable && self.cursor != self.sequence {
             self.cursor = self.sequence;
-            entry.cursor.store(self.cursor, Release); // [cursor]
+            entry.cursor.store(self.cursor, Relaxed);
             crash::point("idle.cursor_shown");
             entry.position.store(self.cursor, Relaxed);
-            fence(SeqCst); // [cursor/publisher]
-            region.publishers_bell(self.index).ring_after_fence();
         }
     }
 

@@ -175,8 +175,8 @@ impl SharedRing {
     /// Keeps the block of a revoked claim while its message is moved.
     pub(crate) fn keep(&self, region: &Region, claim: Claim) {
         let block = region.geometry().block_of(claim.slot);
-        // Before the pin moves, which is read first.
-        region.entry(self.index).second_pin.store(block.pinned(), Release); // [last use], [hold]
+        // Before the pin moves, which is read first, and which releases it [hold].
+        region.entry(self.index).second_pin.store(block.pinned(), Relaxed);
         crash::point("move.kept");
     }
 

@@ -10,7 +10,7 @@
 use core::cmp::Ordering;
 
 use super::{Block, Corrupt, Geometry};
-use crate::atomics::Acquire;
+use crate::atomics::{Acquire, Relaxed};
 use crate::guard;
 use crate::layout::Entry;
 use crate::region::{EntryIndex, Region};
@@ -221,7 +221,7 @@ fn first_forbidden(region: &Region) -> u64 {
         .subscribers()
         .map(|index| (index, region.entry(index)))
         .filter(|(index, entry)| is_reliable(region, *index, entry))
-        .map(|(_, entry)| entry.cursor.load(Acquire)) // [last use]: reads below the cursor; [cursor]
+        .map(|(_, entry)| entry.cursor.load(Relaxed)) // whether it reads there its pin says
         .min();
     slowest.map_or(u64::MAX, |cursor| first_forbidden_by(region, cursor))
 }
@@ -231,12 +231,12 @@ pub(crate) fn who_forbids(region: &Region, number: u64) -> impl Iterator<Item = 
     region.subscribers().filter(move |index| {
         let entry = region.entry(*index);
         is_reliable(region, *index, entry)
-            && first_forbidden_by(region, entry.cursor.load(Acquire)) <= number // [cursor]
+            && first_forbidden_by(region, entry.cursor.load(Relaxed)) <= number
     })
 }
 
 fn is_reliable(region: &Region, index: EntryIndex, entry: &Entry) -> bool {
-    let state = State::of(entry.state.load(Acquire)); // [roster]
+    let state = State::of(entry.state.load(Relaxed)); // of who joined, `roster` acquires
     guard::believe(region, index, state) == Kind::Reliable
 }
 

@@ -77,7 +77,7 @@ impl Watcher {
         let geometry = region.geometry();
         let sequence = self.sequence;
         let number = geometry.number(sequence);
-        let word = region.table(number).load(Acquire); // [table]
+        let word = region.table(number).load(Relaxed); // looked at again behind the copy
         match table::age(word, number) {
             Ordering::Less => return Ok(Seen::Empty), // not open
             Ordering::Equal => {}

@@ -10,7 +10,7 @@
 //!
 //! Who finds the generation changed has passed, unless its cell says BROKEN: then it was reset.
 
-use crate::atomics::{AcqRel, Acquire, Relaxed, now_ns};
+use crate::atomics::{AcqRel, Acquire, Relaxed, Release, now_ns};
 use crate::crash;
 use crate::region::EntryIndex;
 use crate::registry::{Kind, State};
@@ -83,7 +83,7 @@ pub(crate) fn wait(seat: &Seat, parties: u64, deadline_ns: u64) -> Gathered {
         let expected = turn::expect(region);
         let seen = value.load(Acquire); // [gathered]
         if seen & !(GENERATION - 1) != generation {
-            let reset = cell.load(Acquire) & BROKEN != 0; // [gathered]
+            let reset = cell.load(Relaxed) & BROKEN != 0; // the value acquires
             return if reset { Gathered::Broken } else { Gathered::Passed { leader: false } };
         }
         if seen & BROKEN != 0 {
@@ -96,8 +96,8 @@ pub(crate) fn wait(seat: &Seat, parties: u64, deadline_ns: u64) -> Gathered {
         };
         if let Some(vain) = vain {
             let less = seen - u64::from(seen & COUNT > 0);
-            // [gathered]
-            if value.compare_exchange(seen, less, AcqRel, Relaxed).is_ok() {
+            // No order: who gives up shows nothing and reads nothing, and what the others released stays released.
+            if value.compare_exchange(seen, less, Relaxed, Relaxed).is_ok() {
                 return vain;
             }
             continue;
@@ -109,22 +109,22 @@ pub(crate) fn wait(seat: &Seat, parties: u64, deadline_ns: u64) -> Gathered {
 /// Has those who wait go, with nothing, and begins anew.
 pub(crate) fn reset(region: &SyncRegion) {
     let value = &region.control().main.0.value;
-    let mut seen = value.fetch_or(BROKEN, AcqRel) | BROKEN; // [gathered]
+    let mut seen = value.fetch_or(BROKEN, Acquire) | BROKEN; // [gathered]: the cells of those who have arrived
     crash::point("sync.barrier.broken");
     let generation = seen & !(GENERATION - 1);
     let mark = region.control().roster.0.word().load(Relaxed) & 0xff;
     for index in region.entries(mark) {
         let arrival = &region.entry(index).cells[ARRIVAL];
         let (here, gone) = (generation | 1, generation | BROKEN | 1);
-        let _ = arrival.compare_exchange(here, gone, AcqRel, Relaxed); // [gathered]
+        let _ = arrival.compare_exchange(here, gone, Relaxed, Relaxed); // shown by the value
     }
     crash::point("sync.barrier.told");
     // Another one may reset it at the same time: once is enough.
     while seen & !(GENERATION - 1) == generation {
         // [gathered]
-        match value.compare_exchange(seen, next(seen), AcqRel, Acquire) {
+        match value.compare_exchange(seen, next(seen), Release, Relaxed) {
             Ok(_) => break,
-            Err(now) => seen = now, // [gathered]
+            Err(now) => seen = now,
         }
     }
     turn::change(region, true);
@@ -132,7 +132,7 @@ pub(crate) fn reset(region: &SyncRegion) {
 
 /// Whether it is broken.
 pub(crate) fn is_broken(region: &SyncRegion) -> bool {
-    region.control().main.0.value.load(Acquire) & BROKEN != 0 // [gathered]
+    region.control().main.0.value.load(Relaxed) & BROKEN != 0
 }
 
 /// How many have arrived, as one who looks on sees it.
@@ -147,7 +147,7 @@ pub(crate) fn give_back(region: &SyncRegion, index: EntryIndex, _: u64) -> bool 
     if state.kind != Kind::Dead {
         return false;
     }
-    region.control().main.0.value.fetch_or(BROKEN, AcqRel); // [gathered]
+    region.control().main.0.value.fetch_or(BROKEN, Relaxed); // who finds it broken leaves with nothing
     crash::point("sync.barrier.given_back");
     turn::change(region, true);
     true

@@ -12,7 +12,7 @@
 //! Who has slept takes the word with WAITERS, because others may sleep still. Who sleeps sets WAITERS first and looks at the clock then, so
 //! that one that leaves without the lock leaves WAITERS behind.
 
-use crate::atomics::{AcqRel, Acquire, Relaxed, Release, now_ns};
+use crate::atomics::{Acquire, Relaxed, Release, now_ns};
 use crate::crash;
 use crate::region::EntryIndex;
 use crate::sync::region::SyncRegion;
@@ -212,7 +212,7 @@ pub(crate) fn give_back(region: &SyncRegion, index: EntryIndex, generation: u64)
     let mut seen = word.load(Relaxed);
     // Others may set WAITERS, or take it from the dead, meanwhile.
     while seen & !WAITERS == name(index, generation) {
-        match word.compare_exchange(seen, GONE | seen & WAITERS, AcqRel, Relaxed) {
+        match word.compare_exchange(seen, GONE | seen & WAITERS, Release, Relaxed) {
             Ok(_) => return true, // [mutex]
             Err(now) => seen = now,
         }

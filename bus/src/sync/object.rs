@@ -9,7 +9,7 @@ use shmbus_sys::map::Mapping;
 use shmbus_sys::shm::{self, Access};
 use shmbus_sys::{clock, fork};
 
-use crate::atomics::Release;
+use crate::atomics::Relaxed;
 use crate::crash;
 use crate::directory::{self, CONTROL, Directory, Draft, SYNC, TopicName};
 use crate::error::OptionsError;
@@ -411,7 +411,7 @@ pub(crate) fn refused(name: &str, action: &'static str, source: io::Error) -> Sy
 pub(crate) fn retire(directory: BorrowedFd<'_>) {
     let Ok(directory) = directory.try_clone_to_owned() else { return };
     if let Ok(object) = Object::open_in("", directory, None, Access::ReadWrite) {
-        object.region.control().main.0.retired.store(1, Release); // [sync notice]
+        object.region.control().main.0.retired.store(1, Relaxed); // the notice behind it releases
         crash::point("sync.remove.retired");
         seat::wake_all(&object.region);
     }

@@ -15,7 +15,7 @@
 
 use std::sync::Arc;
 
-use crate::atomics::{AcqRel, Acquire, Lease, Relaxed, Release};
+use crate::atomics::{Acquire, Lease, Relaxed, Release};
 use crate::crash;
 use crate::layout::ENTRY_LEASES;
 use crate::region::EntryIndex;
@@ -79,7 +79,7 @@ impl Seat {
         let entry = self.region.entry(self.index);
         let seen = entry.state.load(Relaxed); // only the owner of the lease changes it from free or buried
         self.generation = State::of(seen).generation.wrapping_add(1) << 8 >> 8;
-        entry.state.store(self.state(Kind::Joining), Release); // [member]
+        entry.state.store(self.state(Kind::Joining), Relaxed); // its lease is held: whoever asks is told so
         crash::point("sync.join.joining");
         for cell in &entry.cells {
             cell.store(0, Relaxed);
@@ -94,8 +94,8 @@ impl Seat {
         while seen & 0xff < raised {
             // Another notice too: who sleeps does not watch this entry yet.
             let now = (seen & !0xff).wrapping_add(0x100) | raised;
-            // [sync roster]
-            match roster.word().compare_exchange(seen, now, Release, Relaxed) {
+            // No order: of an entry that it does not find as it is, the kernel compares the life word.
+            match roster.word().compare_exchange(seen, now, Relaxed, Relaxed) {
                 Ok(_) => {
                     crash::point("sync.join.raised");
                     roster.wake_all();
@@ -105,7 +105,7 @@ impl Seat {
             }
         }
         let entry = self.region.entry(self.index);
-        entry.state.store(self.state(Kind::Member), Release); // [member]
+        entry.state.store(self.state(Kind::Member), Release); // [member]: its cells as they were cleared
         crash::point("sync.join.member");
     }
 
@@ -140,7 +140,7 @@ impl Seat {
     /// Whether somebody is to be buried at an entry, as its life word says.
     pub(crate) fn is_dying(&self, index: EntryIndex) -> bool {
         let entry = self.region.entry(index);
-        let life = entry.life.word().load(Acquire); // [life]
+        let life = entry.life.word().load(Relaxed); // who declares it dead asks for its lease
         let kind = State::of(entry.state.load(Relaxed)).kind;
         life & OWNER_DIED != 0 && !matches!(kind, Kind::Free | Kind::Counted)
     }
@@ -178,13 +178,13 @@ impl Seat {
         let dead = State { kind: Kind::Dead, ..seen };
         let state = &self.region.entry(index).state;
         // [member]
-        Some(state.compare_exchange(seen.word(), dead.word(), AcqRel, Relaxed).is_ok())
+        Some(state.compare_exchange(seen.word(), dead.word(), Release, Relaxed).is_ok())
     }
 
     /// Buries the last owner of an entry whose lease is the caller's, and says whether there was one to be buried.
     fn bury_with_its_lease(&self, index: EntryIndex) -> bool {
         let entry = self.region.entry(index);
-        let mut state = State::of(entry.state.load(Acquire)); // [member]
+        let mut state = State::of(entry.state.load(Relaxed)); // the lease acquires
         if matches!(state.kind, Kind::Free | Kind::Counted) {
             return false;
         }
@@ -192,9 +192,9 @@ impl Seat {
         while state.kind != Kind::Dead {
             let dead = State { kind: Kind::Dead, ..state };
             // [member]
-            match entry.state.compare_exchange(state.word(), dead.word(), AcqRel, Acquire) {
+            match entry.state.compare_exchange(state.word(), dead.word(), Release, Relaxed) {
                 Ok(_) => state = dead,
-                Err(now) => state = State::of(now), // [member]: who saw the lease free before
+                Err(now) => state = State::of(now), // by one who saw the lease free before
             }
         }
         (self.give_back)(&self.region, index, state.generation);

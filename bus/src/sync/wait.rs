@@ -91,7 +91,7 @@ impl<'a> Vigil<'a> {
         let (mut is_dying, mut buried) = (false, false);
         for index in region.entries(seen & 0xff).filter(|index| index != own) {
             let life = &region.entry(index).life;
-            let alive = life.word().load(Acquire); // [life]
+            let alive = life.word().load(Relaxed); // the kernel compares it
             let dying = self.seat.is_dying(index);
             if dying || asks {
                 match self.seat.bury(index) {
@@ -134,5 +134,5 @@ impl Drop for Vigil<'_> {
 
 /// Whether the object was removed.
 pub(crate) fn is_retired(region: &SyncRegion) -> bool {
-    region.control().main.0.retired.load(Acquire) != 0 // [sync notice]
+    region.control().main.0.retired.load(Relaxed) != 0 // nothing but the word itself; it is looked for again
 }
