@@ -6,18 +6,25 @@
 //! sleep:  the first: word = (count + 1, 1); the second: bit 1; BARRIER; look again; futex_wait(word)
 //!         the first, where nobody woke it and nobody else came: bit 0 is taken back
 //! ring:   (what happened); BARRIER; bit 0 set?
-//!         without bit 1: wake; where that woke it: bit 0 is cleared, unless the word has changed
-//!         else: the kernel clears both and wakes all, in one call
+//!         without bit 1: wake all; if there was one, bit 0 is cleared, unless the word has changed
+//!         else, and if there was none: the kernel clears both and wakes all, in one step
 //! ```
 //!
-//! Of the two barriers at least one side sees the other. Every word with bit 0 is another one, so a sleep that begins behind a ring is none.
-//! The bits go with the wake: a burst pays one call and not one for each message until the sleeper runs. Never before it: a ringer
-//! that is killed has woken everybody or has left the bit, which the next ring finds. A sleeper that is killed leaves it too: one call too many,
-//! once. Every sleep is bounded by [`SLEEP_MAX_NS`]: a ringer killed between what happened and the call, with no ring behind it, is the one gap.
+//! Of the two barriers at least one side sees the other. The count makes the first sleeper's word a new one each time: a sleep on it that begins behind a ring
+//! is none. Who comes later shares its word with bit 1, and may sleep on it behind a ring that has left the bits: it has looked since.
+//!
+//! The bits go with the wake, so that a burst does not pay for each message until the sleeper runs; never before it: a ringer
+//! that is killed has woken everybody or has left the bit, which the next ring finds. A bit that is left, by a sleeper that was killed as well, costs the next ring
+//! a call or two in vain, once. Every sleep is bounded by [`SLEEP_MAX_NS`]: a ringer killed between what happened and the last of its calls, with no ring behind
+//! it, is the one gap.
 //!
 //! Two ways to wake, because clearing in the kernel (`FUTEX_WAKE_OP`) costs some 0.5 us before anybody runs, and the usual sleeper is alone. Clearing afterwards is sound
-//! for one that was asleep and alone on this word: it is awake, and whoever comes meanwhile changes the word. Of one that
-//! is about to sleep, whom the wake does not find, it would not be; nor of a third one, which sleeps on the word as it is.
+//! where the wake found somebody and the word is as it was when it was first looked at: only who made that word can have slept on it, so it was found and is
+//! awake, and whoever comes meanwhile changes the word. *All* are woken, as the look may be old, and others asleep. Of one that is about to sleep, whom the wake does not find, it would not be sound; nor of a third
+//! one, which sleeps on the word as it is. Nobody sleeps on a bell's word without a bit of its own: who may read the file and does so all the same can cost a sleeper
+//! its wake-up, once and for no longer than a sleep is.
+//!
+//! The count comes round after 2^30 first sleeps: one who stands still just so long between two steps here costs somebody such a sleep, too.
 
 use crate::atomics::{Relaxed, SeqCst, compiler_fence, fence};
 use crate::crash;
@@ -93,7 +100,7 @@ impl Bell {
         let word = self.word.word();
         if seen & OTHERS == 0 && self.word.wakes_all() {
             crash::point("ring.called");
-            // Fails where somebody has come meanwhile, whose bits they are.
+            // Fails where the word has changed: its bits are somebody's, or the next ring's to clear.
             let _ = word.compare_exchange(seen, seen & !SLEEPERS, Relaxed, Relaxed);
         } else {
             self.word.wake_all_and_clear(SLEEPERS as u16);
@@ -156,7 +163,7 @@ impl Bell {
         };
         crash::point("sleep.over");
         if !is_woken {
-            self.take_back(shown); // whoever wakes does that: one line fewer to fetch before the message
+            self.take_back(shown); // else whoever rings does that, or the next: one line fewer to fetch before the message
         }
         met
     }

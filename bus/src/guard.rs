@@ -124,7 +124,7 @@ mod publishing {
             }));
         }
 
-        /// Wakes subscribers that sleep: a load for each that is attached, and a system call for each that sleeps.
+        /// Wakes subscribers that sleep: a load for each that is attached, and a system call for each that sleeps, or two.
         pub(crate) fn ring(&mut self, region: &Region) {
             match self.barrier {
                 Barrier::Fence => fence(SeqCst),               // [commit/sleep]
