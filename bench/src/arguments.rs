@@ -41,7 +41,13 @@ enum Measurement {
     /// Bytes a second by length of the message, 8 B to 16 MiB, in place and copied
     Payload(Options),
     /// Waking a receiver that sleeps. Figure: shmbus / a bare futex
-    Wake(Options),
+    Wake {
+        #[command(flatten)]
+        options: Options,
+        /// The figure is instead shmbus with an eventfd of the program's own / pipe, unix sockets or eventfd, the worst of them
+        #[arg(long)]
+        descriptors: bool,
+    },
     /// From commit to receipt of a message written in place, by length. Figure: the worse of 1 MiB / 64 B and 16 MiB / a bare ring's
     Handover(Options),
     /// 1 to 8 shared publishers: total rate and fairness. Figure: 8 of them / 1
@@ -153,8 +159,11 @@ pub fn run_with(transports: Transports, arguments: &Arguments) -> Result<()> {
         Measurement::Payload(options) => {
             show(options, payload::measure(transports, options)?, payload::table, None)
         }
-        Measurement::Wake(options) => {
-            let figure: Figure = ("shmbus / the bare futex", wake::figure);
+        Measurement::Wake { options, descriptors } => {
+            let figure: Figure = match descriptors {
+                true => ("shmbus + eventfd / the first of the others", wake::descriptors_figure),
+                false => ("shmbus / the bare futex", wake::figure),
+            };
             show(options, wake::measure(transports, options)?, wake::table, Some(figure))
         }
         Measurement::Handover(options) => {

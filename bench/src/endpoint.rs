@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use shmbus_sys::clock::{monotonic_ns, sleep_until_ns};
 
 use crate::latency::{Latency, Schedule};
-use crate::message::{END, Ledger, Shape, Taken, write, write_bytes};
+use crate::message::{END, Ledger, Shape, Taken, write, write_bytes, write_ends};
 use crate::placement::{median, pin};
 use crate::registry::Transports;
 use crate::transport::{Channel, Receiver, Sender, Transport, next};
@@ -31,8 +31,9 @@ pub(crate) enum Work {
     Paced { interval_ns: u64, messages: u64 },
     /// One after each pause, however late the one before was, so that the receiver has done with that. Latency counts from just before it is sent.
     Spaced { pause_ns: u64, messages: u64 },
-    /// The same, but latency counts from when the message was written where it is read.
-    HandOver { pause_ns: u64, messages: u64 },
+    /// The same, but latency counts from when the message was written where it is read: by the sender, or, but for its ends, by somebody else, as a device does
+    /// that writes to memory by itself.
+    HandOver { pause_ns: u64, messages: u64, by_device: bool },
 }
 
 /// How a message comes into the transport and out of it.
@@ -259,11 +260,12 @@ fn source(
                 sent += 1;
             }
         }
-        Work::HandOver { pause_ns, messages } => {
+        Work::HandOver { pause_ns, messages, by_device } => {
+            let write = if by_device { write_ends } else { write_bytes };
             while sent < messages {
                 wait_until(monotonic_ns() + pause_ns, &task.channel);
                 sender.send_in_place(shape.len(), |bytes| {
-                    write_bytes(bytes, sent, 0);
+                    write(bytes, sent, 0);
                     fence(Ordering::SeqCst); // written: not on its way from the processor to the cache
                     if let Some(due) = bytes.get_mut(8..16) {
                         due.copy_from_slice(&monotonic_ns().to_ne_bytes());

@@ -83,6 +83,16 @@ pub(crate) fn write_bytes(bytes: &mut [u8], number: u64, due_ns: u64) {
     }
 }
 
+/// Of [`write_bytes`] the first words and the last, which a receiver looks at that does not look at everything.
+pub(crate) fn write_ends(bytes: &mut [u8], number: u64, due_ns: u64) {
+    let words = (bytes.len() / 8) as u64;
+    let (first, rest) = bytes.split_at_mut(bytes.len().min(16));
+    write_bytes(first, number, due_ns);
+    if let Some(last) = rest.rchunks_exact_mut(8).next() {
+        last.copy_from_slice(&number.wrapping_add(words - 1).to_ne_bytes());
+    }
+}
+
 /// What a receiver has found out about the messages so far.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Ledger {
@@ -214,6 +224,23 @@ mod tests {
         let mut mixed = message(1024, 1);
         mixed[1016..].copy_from_slice(&message(1024, 0)[1016..]);
         ledger.enter(&mixed, 1024, false);
+        assert!(ledger.close(false).is_err());
+    }
+
+    #[test]
+    fn what_lies_between_the_ends_is_not_looked_at_unless_all_is() {
+        for len in [8, 16, 24, 64] {
+            let mut bytes = vec![0; len];
+            write_ends(&mut bytes, 3, 77);
+            let mut ledger = Ledger::default();
+            let due_ns = if len >= 16 { 77 } else { 0 };
+            assert_eq!(ledger.enter(&bytes, len, false), Taken::Message { due_ns });
+            ledger.close(false).unwrap();
+        }
+        let mut bytes = vec![0; 64];
+        write_ends(&mut bytes, 3, 77);
+        let mut ledger = Ledger::default();
+        ledger.enter(&bytes, 64, true);
         assert!(ledger.close(false).is_err());
     }
 

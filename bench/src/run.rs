@@ -127,7 +127,7 @@ impl Run {
             Work::Stream { for_ns } => Duration::from_nanos(for_ns),
             Work::Paced { interval_ns: each_ns, messages }
             | Work::Spaced { pause_ns: each_ns, messages }
-            | Work::HandOver { pause_ns: each_ns, messages } => {
+            | Work::HandOver { pause_ns: each_ns, messages, .. } => {
                 // What is sent takes time as well.
                 Duration::from_nanos(each_ns.saturating_mul(messages).saturating_mul(4))
             }

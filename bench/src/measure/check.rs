@@ -16,7 +16,7 @@ pub(crate) fn measure(transports: Transports, options: &Options) -> Result<()> {
     let session = Session::new("check", transports, options)?;
     let stream = Work::Stream { for_ns: 2_000_000 };
     let paced = Work::Paced { interval_ns: 200_000, messages: 20 };
-    let hand_over = Work::HandOver { pause_ns: 200_000, messages: 20 };
+    let hand_over = Work::HandOver { pause_ns: 200_000, messages: 20, by_device: false };
     let spaced = Work::Spaced { pause_ns: 200_000, messages: 20 };
     let round_trip = Work::RoundTrip { trips: 100 };
     for transport in session.transports() {

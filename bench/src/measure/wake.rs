@@ -10,7 +10,7 @@ use crate::run::Run;
 use crate::session::{Options, Session, latency_values};
 use crate::table::{Column, Table, column};
 use crate::transport::Wait;
-use crate::transports::{FUTEX, SHMBUS_FENCE};
+use crate::transports::{FUTEX, SHMBUS_FENCE, SHMBUS_RUNG};
 
 /// Long enough for a receiver to have gone to sleep.
 const PAUSE_NS: u64 = 200_000;
@@ -43,6 +43,7 @@ pub(crate) fn measure(transports: Transports, options: &Options) -> Result<Resul
     session.rounds(&plans, |_, outcome| latency_values(outcome))?;
     let mut results = session.finish();
     results.relate("p50_ns", "per_futex", |_, base| base.transport == FUTEX);
+    results.relate("p50_ns", "per_rung", |_, base| base.transport == SHMBUS_RUNG);
     Ok(results)
 }
 
@@ -54,4 +55,12 @@ pub(crate) fn table(results: &Results) -> Table {
 /// each message.
 pub(crate) fn figure(results: &Results) -> Option<f64> {
     results.median(|case| case.transport == SHMBUS_FENCE, "per_futex")
+}
+
+/// The worst of four medians over the rounds: a subscriber of shmbus that sleeps on an eventfd / who sleeps for a pipe, a unix socket of either kind, an eventfd.
+pub(crate) fn descriptors_figure(results: &Results) -> Option<f64> {
+    let others = ["pipe", "unix stream", "unix seqpacket", "eventfd"];
+    let ratios = others.map(|name| results.median(|case| case.transport == name, "per_rung"));
+    let ratios = ratios.into_iter().map(|ratio| ratio.map(f64::recip));
+    ratios.collect::<Option<Vec<_>>>()?.into_iter().reduce(f64::max)
 }

@@ -2,23 +2,15 @@
 //! was read replaces it.
 #![allow(unsafe_code)] // words in a mapping of its own
 
-use std::io::{IoSlice, IoSliceMut};
-use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::*, fence};
 
-use anyhow::{Context, Result, ensure};
-use rustix::event::{EventfdFlags, eventfd};
-use rustix::io::{read, write};
-use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
-};
+use anyhow::{Result, ensure};
 use shmbus_sys::futex;
 use shmbus_sys::map::Mapping;
 use shmbus_sys::shm::{self, Access};
 
+use super::event::{Awaited, Event};
 use crate::transport::{Abilities, Channel, Receiver, Sender, Transport};
 
 const LEN: usize = 4096;
@@ -96,15 +88,13 @@ impl Transport for Mailbox {
     }
 
     fn listen(&self, channel: &Channel, _index: usize) -> Result<Inlet> {
-        let listener = match self.0 {
+        let event = match self.0 {
             Doorbell::Futex => None,
-            Doorbell::Eventfd => Some(UnixListener::bind(channel.file("socket"))?),
+            Doorbell::Eventfd => Some(Awaited::listen(channel)?),
         };
-        let memory = Memory::open(channel, false)?;
         Ok(Inlet {
-            memory,
-            listener,
-            event: None,
+            memory: Memory::open(channel, false)?,
+            event,
             rung: 0,
             seen: 0,
             copy: vec![0; channel.payload],
@@ -114,42 +104,15 @@ impl Transport for Mailbox {
     fn connect(&self, channel: &Channel) -> Result<Outlet> {
         let event = match self.0 {
             Doorbell::Futex => None,
-            Doorbell::Eventfd => {
-                let event = eventfd(0, EventfdFlags::CLOEXEC)?;
-                hand_over(&UnixStream::connect(channel.file("socket"))?, &event)?;
-                Some(event)
-            }
+            Doorbell::Eventfd => Some(Event::connect(channel)?),
         };
         Ok(Outlet { memory: Memory::open(channel, false)?, event })
     }
 }
 
-/// Passes a descriptor to another process: unix(7), SCM_RIGHTS.
-fn hand_over(stream: &UnixStream, event: &OwnedFd) -> Result<()> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut ancillary = SendAncillaryBuffer::new(&mut space);
-    let descriptors = [event.as_fd()];
-    ensure!(ancillary.push(SendAncillaryMessage::ScmRights(&descriptors)), "no room");
-    sendmsg(stream, &[IoSlice::new(b"x")], &mut ancillary, SendFlags::empty())?;
-    Ok(())
-}
-
-fn take_over(stream: &UnixStream) -> Result<OwnedFd> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-    let mut byte = [0];
-    let mut buffers = [IoSliceMut::new(&mut byte)];
-    recvmsg(stream, &mut buffers, &mut ancillary, RecvFlags::CMSG_CLOEXEC)?;
-    let descriptors = ancillary.drain().filter_map(|message| match message {
-        RecvAncillaryMessage::ScmRights(descriptors) => Some(descriptors),
-        _ => None,
-    });
-    descriptors.flatten().next().context("no descriptor came")
-}
-
 pub(crate) struct Outlet {
     memory: Memory,
-    event: Option<OwnedFd>,
+    event: Option<Event>,
 }
 
 impl Sender for Outlet {
@@ -166,9 +129,7 @@ impl Sender for Outlet {
         }
         version.store(now + 2, Release);
         match &self.event {
-            Some(event) => {
-                write(event, &1u64.to_ne_bytes())?;
-            }
+            Some(event) => event.ring()?,
             None => {
                 self.memory.bell().fetch_add(1, Release);
                 futex::wake(self.memory.bell(), 1)?;
@@ -180,8 +141,7 @@ impl Sender for Outlet {
 
 pub(crate) struct Inlet {
     memory: Memory,
-    listener: Option<UnixListener>,
-    event: Option<OwnedFd>,
+    event: Option<Awaited>,
     /// The bell as it was before it last looked.
     rung: u32,
     /// The version that it last read.
@@ -191,10 +151,7 @@ pub(crate) struct Inlet {
 
 impl Receiver for Inlet {
     fn accept(&mut self) -> Result<()> {
-        if let Some(listener) = &self.listener {
-            self.event = Some(take_over(&listener.accept()?.0)?);
-        }
-        Ok(())
+        self.event.as_mut().map_or(Ok(()), Awaited::accept)
     }
 
     fn try_receive<R>(&mut self, look: impl FnOnce(&[u8]) -> R) -> Result<Option<R>> {
@@ -224,9 +181,7 @@ impl Receiver for Inlet {
                 return Ok(result);
             }
             match &self.event {
-                Some(event) => {
-                    read(event, &mut [0; 8])?;
-                }
+                Some(event) => event.wait()?,
                 None => {
                     futex::wait(self.memory.bell(), self.rung, None)?;
                 }

@@ -1,9 +1,11 @@
 //! The ways between processes that are measured.
 
 mod bare;
+mod event;
 mod mailbox;
 mod mqueue;
 mod packet;
+mod rung;
 mod shmbus;
 mod stream;
 
@@ -25,6 +27,7 @@ pub const OWN: Transports = Transports::new(&[
     &shmbus::RELIABLE,
     &shmbus::FENCE,
     &shmbus::LOSSY,
+    &shmbus::RUNG,
     &Stream(StreamKind::Pipe),
     &Stream(StreamKind::Unix),
     &Packet(PacketKind::Sequenced),
@@ -40,6 +43,8 @@ pub const OWN: Transports = Transports::new(&[
 pub(crate) const SHMBUS_NAME: &str = "shmbus";
 /// The name of that one with a fence in each publish, for who sleeps for each message.
 pub(crate) const SHMBUS_FENCE: &str = "shmbus fence";
+/// The name of that one with an eventfd of the program's own.
+pub(crate) const SHMBUS_RUNG: &str = "shmbus + eventfd";
 /// The limit of blocking.
 pub(crate) const FUTEX: &str = "bare futex";
 /// The limit of throughput.

@@ -7,15 +7,23 @@ use shmbus::{
     Delivery, Directory, Payload, Publisher, Subscriber, Topic, TopicOptions, TryPublishError, Wake,
 };
 
+use super::rung::Rung;
 use crate::registry::ByLength;
 use crate::transport::{Abilities, Channel, Receiver, Sender, Spin, Transport, Wait};
 
 /// Messages of 48 bytes have a type, as a program would give them; others are bytes.
 pub(crate) type Shmbus = ByLength<Bus<[u64; 6]>, Bus<[u8]>>;
 
+type RungShmbus = ByLength<Rung<Bus<[u64; 6]>>, Rung<Bus<[u8]>>>;
+
 pub(crate) const RELIABLE: Shmbus = bus(super::SHMBUS_NAME, Wake::Auto, Delivery::Reliable);
 pub(crate) const FENCE: Shmbus = bus(super::SHMBUS_FENCE, Wake::Fence, Delivery::Reliable);
 pub(crate) const LOSSY: Shmbus = bus("shmbus lossy", Wake::Auto, Delivery::Lossy);
+/// With a doorbell of the program's own.
+pub(crate) const RUNG: RungShmbus = {
+    let ByLength { of_48, of_any } = bus(super::SHMBUS_RUNG, Wake::Auto, Delivery::Reliable);
+    ByLength { of_48: Rung(of_48), of_any: Rung(of_any) }
+};
 
 const fn bus(name: &'static str, wake: Wake, delivery: Delivery) -> Shmbus {
     let carries = PhantomData;
