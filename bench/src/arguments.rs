@@ -48,7 +48,7 @@ enum Measurement {
         #[arg(long)]
         descriptors: bool,
     },
-    /// From commit to receipt of a message written in place, by length. Figure: the worse of 1 MiB / 64 B and 16 MiB / a bare ring's
+    /// From commit to receipt of a message written in place, by length. Figure: the worst of 1 MiB and 16 MiB / 64 B, and the sender's own 16 MiB / a bare ring's
     Handover(Options),
     /// 1 to 8 shared publishers: total rate and fairness. Figure: 8 of them / 1
     Contention(Options),
@@ -167,7 +167,7 @@ pub fn run_with(transports: Transports, arguments: &Arguments) -> Result<()> {
             show(options, wake::measure(transports, options)?, wake::table, Some(figure))
         }
         Measurement::Handover(options) => {
-            let name = "the worse of 1 MiB / 64 B and 16 MiB / the bare ring's 16 MiB";
+            let name = "the worst of 1 MiB and 16 MiB / 64 B, and the sender's own 16 MiB / the bare ring's";
             let figure: Figure = (name, handover::figure);
             show(options, handover::measure(transports, options)?, handover::table, Some(figure))
         }
