@@ -31,10 +31,18 @@ pub(crate) struct Plot<'a> {
     pub(crate) series: Vec<Series>,
 }
 
-const WIDTH: f64 = 860.0;
+/// Of the part between the axes.
+const INNER: f64 = 590.0;
 const HEIGHT: f64 = 480.0;
 const LEFT: f64 = 80.0;
-const RIGHT: f64 = 190.0;
+/// Where the axes end, and the legend begins.
+const RIGHT: f64 = LEFT + INNER;
+/// From `RIGHT` to the names in the legend.
+const LEGEND: f64 = 44.0;
+const NAME_SIZE: f64 = 13.0;
+const TITLE_SIZE: f64 = 17.0;
+const NOTE_SIZE: f64 = 11.0;
+const MARGIN: f64 = 16.0;
 const TOP: f64 = 60.0;
 const BOTTOM: f64 = 70.0;
 /// Told apart without colours that look alike to some.
@@ -105,6 +113,11 @@ impl Axis {
     }
 }
 
+/// An upper bound of the width of a text in a sans-serif font of `size` pixels.
+fn width_of(text: &str, size: f64) -> f64 {
+    text.chars().count() as f64 * size * 0.62
+}
+
 fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
@@ -123,24 +136,33 @@ pub(crate) fn short(value: f64) -> String {
 }
 
 impl Plot<'_> {
+    /// Of the whole picture: no title, note or name in the legend is cut.
+    fn width(&self) -> f64 {
+        let legend = self.series.iter().map(|series| LEGEND + width_of(&series.name, NAME_SIZE));
+        let head = [width_of(self.title, TITLE_SIZE), width_of(self.note, NOTE_SIZE)];
+        let head = head.map(|width| LEFT + width);
+        let right = legend.map(|width| RIGHT + width).chain(head).fold(RIGHT, f64::max);
+        (right + MARGIN).ceil()
+    }
+
     fn frame(&self, svg: &mut String) -> (Axis, Axis) {
-        let (width, height) = (WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM);
+        let (width, height) = (self.width(), HEIGHT - TOP - BOTTOM);
         let points = || self.series.iter().flat_map(|series| &series.points);
         let ticks = self.ticks.iter().map(|(x, _)| *x);
-        let x = Axis::over(points().map(|point| point.0).chain(ticks), width, self.x_scale);
+        let x = Axis::over(points().map(|point| point.0).chain(ticks), INNER, self.x_scale);
         let y = Axis::over(points().map(|point| point.1), height, self.y_scale).rounded();
-        let (bottom, right) = (HEIGHT - BOTTOM, WIDTH - RIGHT);
+        let (bottom, right) = (HEIGHT - BOTTOM, RIGHT);
         _ = writeln!(
             svg,
-            "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" font-family=\"sans-serif\" font-size=\"13\">\n\
+            "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {HEIGHT}\" font-family=\"sans-serif\" font-size=\"{NAME_SIZE}\">\n\
              <rect width=\"100%\" height=\"100%\" fill=\"#ffffff\"/>\n\
-             <text x=\"{LEFT}\" y=\"26\" font-size=\"17\">{}</text>\n\
-             <text x=\"{LEFT}\" y=\"45\" fill=\"#555555\" font-size=\"11\">{}</text>\n\
+             <text x=\"{LEFT}\" y=\"26\" font-size=\"{TITLE_SIZE}\">{}</text>\n\
+             <text x=\"{LEFT}\" y=\"45\" fill=\"#555555\" font-size=\"{NOTE_SIZE}\">{}</text>\n\
              <text x=\"{}\" y=\"{}\" text-anchor=\"middle\">{}</text>\n\
              <text transform=\"translate(20 {}) rotate(-90)\" text-anchor=\"middle\">{}</text>",
             escaped(self.title),
             escaped(self.note),
-            LEFT + width / 2.0,
+            LEFT + INNER / 2.0,
             HEIGHT - 22.0,
             escaped(self.x_title),
             TOP + height / 2.0,
@@ -199,13 +221,13 @@ impl Plot<'_> {
                 );
             }
             let line = TOP + 12.0 + index as f64 * 20.0;
-            let at = WIDTH - RIGHT + 16.0;
+            let at = RIGHT + 16.0;
             _ = writeln!(
                 svg,
                 "<path d=\"M{at} {}h22\" stroke=\"{colour}\" stroke-width=\"3\"{dashes}/>\n\
                  <text x=\"{}\" y=\"{line}\">{}</text>",
                 line - 4.0,
-                at + 28.0,
+                RIGHT + LEGEND,
                 escaped(&series.name),
             );
         }
@@ -216,7 +238,7 @@ impl Plot<'_> {
     pub(crate) fn bars(&self) -> String {
         let mut svg = String::new();
         let (_, y) = self.frame(&mut svg);
-        let step = (WIDTH - LEFT - RIGHT) / self.series.len().max(1) as f64;
+        let step = INNER / self.series.len().max(1) as f64;
         for (index, series) in self.series.iter().enumerate() {
             let colour = COLOURS[index % COLOURS.len()];
             let at = LEFT + step * (index as f64 + 0.2);
@@ -292,6 +314,43 @@ mod tests {
                     assert!(svg.contains(words), "{words} is not in {svg}");
                 }
             }
+        }
+    }
+
+    /// The attribute `name` of an element, as a number.
+    fn number(element: &str, name: &str) -> Option<f64> {
+        let value = element.split(&format!(" {name}=\"")).nth(1)?;
+        value.split('"').next()?.parse().ok()
+    }
+
+    #[test]
+    fn no_text_reaches_over_the_edge() {
+        let name = "shmbus, copied in and out, of a name that is longer than others".to_owned();
+        let series = vec![Series { name, points: vec![(8.0, 1e3)] }];
+        for long in [
+            "short",
+            "a title that has so many words that it is wider than the axes, and more words",
+        ] {
+            let plot = Plot {
+                title: long,
+                series: vec![Series { name: "a".to_owned(), points: vec![(8.0, 1.0)] }],
+                ..plot(Scale::Linear)
+            };
+            fits(&plot.lines());
+        }
+        fits(&Plot { series, ..plot(Scale::Logarithmic) }.lines());
+    }
+
+    /// Whether each text that begins at its position ends before the picture does, at half an em a character.
+    fn fits(svg: &str) {
+        let width: f64 =
+            svg.split("viewBox=\"0 0 ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
+        for element in svg.split("<text ").skip(1).filter(|text| !text.contains("anchor")) {
+            let element = format!(" {element}");
+            let text = element.split_once('>').unwrap().1.split("</text>").next().unwrap();
+            let size = number(&element, "font-size").unwrap_or(13.0);
+            let end = number(&element, "x").unwrap() + text.chars().count() as f64 * size * 0.5;
+            assert!(end <= width, "{text} ends at {end} of {width}");
         }
     }
 
