@@ -60,6 +60,18 @@ impl AsFd for Signals {
     }
 }
 
+/// Whether the process ignores `signal`: as `nohup` and a shell's `trap ''` leave it to the programs that they start. A program that handles signals
+/// leaves those as they are.
+pub fn is_ignored(signal: Signal) -> io::Result<bool> {
+    let mut action = MaybeUninit::<libc::sigaction>::uninit();
+    // SAFETY: the old action is written to where there is room for it; the new one is not given.
+    if unsafe { libc::sigaction(signal.as_raw(), std::ptr::null(), action.as_mut_ptr()) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the call has succeeded, and written it.
+    Ok(unsafe { action.assume_init() }.sa_sigaction == libc::SIG_IGN)
+}
+
 /// Lets ended children of this process wait for being reaped, where they do not: where SIGCHLD is ignored, as whoever started the
 /// process may have left it, or has `SA_NOCLDWAIT`, the kernel reaps them, their status is lost, and their numbers are anybody's. The
 /// default action is set then; a handler stays, without that flag. Of the whole process.

@@ -5,9 +5,13 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use shmbus_sys::signal::{self, Signal};
 
-/// Raised by SIGINT, SIGTERM and SIGHUP, from the moment it is made.
+/// What ends a command.
+const CAUSES: [Signal; 3] = [Signal::INT, Signal::TERM, Signal::HUP];
+
+/// Raised by SIGINT, SIGTERM and SIGHUP, from the moment it is made. A signal that was ignored when the program began stays ignored: so `nohup` and a
+/// shell's `trap ''` work.
 #[derive(Clone, Debug)]
 pub(crate) struct Interrupt(Arc<AtomicBool>);
 
@@ -16,8 +20,10 @@ impl Interrupt {
     /// Of sigaction(2).
     pub(crate) fn install() -> io::Result<Interrupt> {
         let raised = Arc::new(AtomicBool::new(false));
-        for signal in [SIGINT, SIGTERM, SIGHUP] {
-            signal_hook::flag::register(signal, Arc::clone(&raised))?;
+        for signal in CAUSES {
+            if !signal::is_ignored(signal)? {
+                signal_hook::flag::register(signal.as_raw(), Arc::clone(&raised))?;
+            }
         }
         Ok(Interrupt(raised))
     }
@@ -30,7 +36,7 @@ impl Interrupt {
 
     /// Whether `signal` is one that raises the flag: a child in the same terminal dies of it a moment earlier.
     pub(crate) fn is_cause(signal: i32) -> bool {
-        [SIGINT, SIGTERM, SIGHUP].contains(&signal)
+        CAUSES.iter().any(|cause| cause.as_raw() == signal)
     }
 }
 

@@ -237,6 +237,30 @@ fn an_interrupted_echo_prints_what_it_has_and_its_totals() {
     place.run(&["rm", "t"]).ok(); // nobody is left in it
 }
 
+/// As `nohup` and a shell's `trap '' INT` start it.
+#[test]
+fn a_signal_that_is_ignored_at_the_start_stays_ignored() {
+    let place = Place::new();
+    for (name, signal) in [("HUP", Signal::HUP), ("INT", Signal::INT)] {
+        let script = format!("trap '' {name}; exec \"$0\" \"$@\"");
+        let program = env!("CARGO_BIN_EXE_shmbus");
+        let mut publisher = place.start_as("sh", &["-c", &script, program, "pub", "t"]);
+        let mut input = publisher.stdin();
+        let mut line = |head| {
+            input.write_all(b"x\n").unwrap();
+            place.wait_until("t", |info| info.head == head);
+        };
+        line(1); // it is at work
+        publisher.signal(signal);
+        line(2); // a signal that it caught would have ended it within one wait
+        std::thread::sleep(Duration::from_millis(300)); // three times as long as a wait
+        line(3);
+        publisher.signal(Signal::TERM);
+        publisher.finish().failed(130, &["published 3"]);
+        place.run(&["rm", "t"]).ok();
+    }
+}
+
 #[test]
 fn an_interrupt_ends_every_wait() {
     let place = Place::new();

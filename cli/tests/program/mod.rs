@@ -40,7 +40,12 @@ impl Place {
     }
 
     pub(crate) fn command<A: AsRef<OsStr>>(&self, arguments: &[A]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_shmbus"));
+        self.command_of(env!("CARGO_BIN_EXE_shmbus"), arguments)
+    }
+
+    /// Another program, in this place.
+    fn command_of<A: AsRef<OsStr>>(&self, program: &str, arguments: &[A]) -> Command {
+        let mut command = Command::new(program);
         command.args(arguments).env("SHMBUS_DIR", self.topics_path());
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
@@ -65,6 +70,11 @@ impl Place {
 
     pub(crate) fn start(&self, arguments: &[&str]) -> Running {
         Running(Some(self.command(arguments).spawn().unwrap()))
+    }
+
+    /// Starts another program, which becomes it.
+    pub(crate) fn start_as(&self, program: &str, arguments: &[&str]) -> Running {
+        Running(Some(self.command_of(program, arguments).spawn().unwrap()))
     }
 
     /// Starts it with standard output to a file beside the topics.
