@@ -17,8 +17,8 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use crate::futex;
 
@@ -36,21 +36,37 @@ pub fn generation() -> u32 {
 }
 
 /// Makes forks known from now on. Leases and mappings call it themselves; once is enough, more do
-/// not matter. Out of memory it does nothing, and each lease or mapping is refused. Call it early
-/// where threads fork: a child forked in the middle of the very first call must not call it again.
+/// not matter. Out of memory it does nothing, and that lease or mapping is refused: the next one
+/// tries again. Call it early where threads fork: a child forked in the middle of the very first
+/// call must not call it again.
 pub fn install() {
     _ = try_install();
 }
 
 pub(crate) fn try_install() -> io::Result<()> {
-    static RESULT: OnceLock<i32> = OnceLock::new();
-    let result = RESULT.get_or_init(|| {
+    static INSTALLED: AtomicBool = AtomicBool::new(false);
+    static INSTALLING: Mutex<()> = Mutex::new(());
+    once(&INSTALLED, &INSTALLING, || {
         // SAFETY: the three may be called at any time, and call nothing that a fork can have left
         // locked.
         unsafe { libc::pthread_atfork(Some(prepare), Some(parent), Some(child)) }
-    });
-    match *result {
-        0 => Ok(()),
+    })
+}
+
+/// Has `register` succeed once, and fail as often as it does.
+fn once(done: &AtomicBool, doing: &Mutex<()>, register: impl FnOnce() -> i32) -> io::Result<()> {
+    if done.load(Ordering::Relaxed) {
+        return Ok(()); // without the mutex: a fork may have left it locked
+    }
+    let _doing = doing.lock().unwrap_or_else(PoisonError::into_inner);
+    if done.load(Ordering::Relaxed) {
+        return Ok(());
+    }
+    match register() {
+        0 => {
+            done.store(true, Ordering::Relaxed);
+            Ok(())
+        }
         error => Err(io::Error::from_raw_os_error(error)),
     }
 }
@@ -138,4 +154,25 @@ extern "C" fn child() {
     }
     GENERATION.fetch_add(1, Ordering::Relaxed);
     unlock();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_kernel_has_no_memory_for_once_is_registered_the_next_time_and_then_no_more() {
+        let (done, doing) = (AtomicBool::new(false), Mutex::new(()));
+        let error = once(&done, &doing, || libc::ENOMEM).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::ENOMEM));
+        let mut calls = 0;
+        for _ in 0..3 {
+            once(&done, &doing, || {
+                calls += 1;
+                0
+            })
+            .unwrap();
+        }
+        assert_eq!(calls, 1);
+    }
 }

@@ -47,3 +47,19 @@ pub mod shm;
 pub mod signal;
 pub mod spawn;
 pub mod unix;
+
+/// Whether the same call may succeed in a moment, with nothing done about it: the process or the machine had too few descriptors or locks or too
+/// little memory, or a signal came. Nobody concludes anything lasting from such an error.
+pub fn is_passing(error: &std::io::Error) -> bool {
+    use rustix::io::Errno;
+    let passing = [
+        Errno::INTR,
+        Errno::AGAIN,
+        Errno::NOMEM,
+        Errno::MFILE,
+        Errno::NFILE,
+        Errno::NOBUFS,
+        Errno::NOLCK,
+    ];
+    Errno::from_io_error(error).is_some_and(|error| passing.contains(&error))
+}

@@ -186,7 +186,9 @@ fn flags(access: Access) -> OFlags {
 }
 
 fn open(path: &Path, flags: OFlags, mode: u32) -> io::Result<OwnedFd> {
-    let fd = rustix::fs::openat(CWD, path, flags, Mode::from_raw_mode(mode))?;
+    // A file system over a network, or in a process, gives up at a signal.
+    let open = || rustix::fs::openat(CWD, path, flags, Mode::from_raw_mode(mode));
+    let fd = rustix::io::retry_on_intr(open)?;
     shm::len(fd.as_fd())?; // a regular file, or `InvalidInput`
     Ok(fd)
 }

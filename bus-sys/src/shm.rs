@@ -29,12 +29,12 @@ const DIRECTORY: OFlags =
 /// Opens a directory. Fails with `ELOOP` or `ENOTDIR` where the last component of `path` is a
 /// symbolic link. See [open(2)](https://man7.org/linux/man-pages/man2/open.2.html).
 pub fn open_directory(path: &Path) -> io::Result<OwnedFd> {
-    Ok(rustix::fs::openat(CWD, path, DIRECTORY, Mode::empty())?)
+    Ok(retry_on_intr(|| rustix::fs::openat(CWD, path, DIRECTORY, Mode::empty()))?)
 }
 
 /// Opens the directory `name` below `dir`, as [`open_directory`] does.
 pub fn open_directory_at(dir: BorrowedFd<'_>, name: &str) -> io::Result<OwnedFd> {
-    Ok(rustix::fs::openat(dir, name, DIRECTORY, Mode::empty())?)
+    Ok(retry_on_intr(|| rustix::fs::openat(dir, name, DIRECTORY, Mode::empty()))?)
 }
 
 /// Makes the directory `name` below `dir` with exactly the permission bits `mode`, whatever the
@@ -83,7 +83,7 @@ pub fn open_at(dir: BorrowedFd<'_>, name: &str, access: Access) -> io::Result<Ow
     // NONBLOCK means nothing for a regular file; NOCTTY because a terminal is also a file that one
     // may meet.
     let flags = access | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-    Ok(rustix::fs::openat(dir, name, flags, Mode::empty())?)
+    Ok(retry_on_intr(|| rustix::fs::openat(dir, name, flags, Mode::empty()))?)
 }
 
 /// A file without a name in the file system of `dir`, empty, for reading and writing, of mode 0600: gone with its last descriptor. `EOPNOTSUPP`
@@ -106,7 +106,8 @@ pub fn open_again_as(fd: BorrowedFd<'_>, access: Access) -> io::Result<OwnedFd> 
         Access::ReadWrite => OFlags::RDWR,
     };
     let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
-    Ok(rustix::fs::openat(CWD, path, access | OFlags::CLOEXEC, Mode::empty())?)
+    let flags = access | OFlags::CLOEXEC;
+    Ok(retry_on_intr(|| rustix::fs::openat(CWD, &*path, flags, Mode::empty()))?)
 }
 
 /// Renames `from` to `to` below `dir` in one step, or fails with `EEXIST` where `to` is taken (also

@@ -10,7 +10,7 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::clock::to_timespec;
 use rustix::event::{PollFd, PollFlags, poll};
@@ -58,14 +58,62 @@ pub fn accept(listener: BorrowedFd<'_>) -> io::Result<Option<OwnedFd>> {
     }
 }
 
-/// Connects to the socket at `path`. This, and each call on the result, ends after `timeout`: `WouldBlock`.
+/// Connects to the socket at `path`. This, and each call on the result, ends after `timeout`: `WouldBlock`. Signals do not end it, and do not
+/// prolong it.
 pub fn connect(path: &Path, timeout: Duration) -> io::Result<OwnedFd> {
+    let address = SocketAddrUnix::new(path)?;
     let socket = socket(SocketFlags::CLOEXEC)?;
-    for side in [sockopt::Timeout::Recv, sockopt::Timeout::Send] {
-        sockopt::set_socket_timeout(&socket, side, Some(timeout))?;
+    sockopt::set_socket_timeout(&socket, RECEIVE, Some(timeout))?;
+    let begun = Instant::now();
+    let mut left = timeout;
+    loop {
+        // A connect that waits for room in the queue gives up at a signal, with or without SA_RESTART, and has done nothing then.
+        sockopt::set_socket_timeout(&socket, SEND, Some(left))?;
+        match rustix::net::connect(&socket, &address) {
+            Ok(()) => break,
+            Err(Errno::INTR) => left = left_of(timeout, begun)?,
+            Err(error) => return Err(error.into()),
+        }
     }
-    rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)?;
+    if left != timeout {
+        sockopt::set_socket_timeout(&socket, SEND, Some(timeout))?;
+    }
     Ok(socket)
+}
+
+const RECEIVE: sockopt::Timeout = sockopt::Timeout::Recv;
+const SEND: sockopt::Timeout = sockopt::Timeout::Send;
+
+/// What is left of a time; `WouldBlock` where nothing is.
+fn left_of(timeout: Duration, begun: Instant) -> Result<Duration, Errno> {
+    let left = timeout.saturating_sub(begun.elapsed());
+    // As a socket's timeout, less than a microsecond would be none.
+    if left < Duration::from_micros(1) { Err(Errno::AGAIN) } else { Ok(left) }
+}
+
+/// Sends or receives by `call`, again after each signal, until the socket's timeout has passed: the kernel begins it anew with each call.
+fn retry<R>(
+    socket: BorrowedFd<'_>,
+    side: sockopt::Timeout,
+    mut call: impl FnMut() -> Result<R, Errno>,
+) -> Result<R, Errno> {
+    let events = if side == RECEIVE { PollFlags::IN } else { PollFlags::OUT };
+    let begun = Instant::now();
+    loop {
+        match call() {
+            Err(Errno::INTR) => {}
+            result => return result,
+        }
+        let Some(timeout) = sockopt::socket_timeout(socket, side)? else { continue };
+        let left = left_of(timeout, begun)?;
+        let left = to_timespec(u64::try_from(left.as_nanos()).unwrap_or(u64::MAX));
+        // The next call does not wait then. However this returns: it looks.
+        match poll(&mut [PollFd::from_borrowed_fd(socket, events)], Some(&left)) {
+            Ok(0) => return Err(Errno::AGAIN),
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 /// Two sockets connected to each other.
@@ -100,14 +148,15 @@ pub fn send(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io:
     }
     let bytes = [IoSlice::new(bytes)];
     let sent = || rustix::net::sendmsg(socket, &bytes, &mut control, SendFlags::NOSIGNAL);
-    retry_on_intr(sent)?;
+    retry(socket, SEND, sent)?;
     Ok(())
 }
 
 /// Receives one message; its length, 0 when the peer has closed. What does not fit into `buffer` is lost, and so is every
 /// descriptor that came with it: none is ever installed here. `WouldBlock` as for [`send`].
 pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
-    let (_, len) = retry_on_intr(|| rustix::net::recv(socket, &mut *buffer, RecvFlags::TRUNC))?;
+    let received = || rustix::net::recv(socket, &mut *buffer, RecvFlags::TRUNC);
+    let (_, len) = retry(socket, RECEIVE, received)?;
     Ok(len)
 }
 
@@ -119,7 +168,7 @@ pub fn receive_descriptors(
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let mut bytes = [IoSliceMut::new(buffer)];
-    let message = retry_on_intr(|| {
+    let message = retry(socket, RECEIVE, || {
         rustix::net::recvmsg(socket, &mut bytes, &mut control, RecvFlags::CMSG_CLOEXEC)
     })?;
     let mut fds = Vec::new();

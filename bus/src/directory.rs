@@ -11,11 +11,12 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use shmbus_sys::is_passing;
 use shmbus_sys::lease::Lease;
 use shmbus_sys::shm;
 
 use crate::crash;
-use crate::error::{DirectoryError, NameError};
+use crate::error::{DirectoryError, NameError, OpenError};
 use crate::layout::CREATOR_LEASE;
 use crate::participant::Attachment;
 
@@ -70,7 +71,7 @@ impl Directory {
         if let Some(runtime) = not_empty("XDG_RUNTIME_DIR") {
             let in_memory = shm::open_directory(Path::new(&runtime))
                 .and_then(|directory| shm::filesystem(directory.as_fd()))
-                .is_ok_and(|filesystem| filesystem.is_tmpfs);
+                .map_or_else(|error| is_passing(&error), |filesystem| filesystem.is_tmpfs);
             if in_memory {
                 return (Path::new(&runtime).join("shmbus"), PathSource::RuntimeDir);
             }
@@ -172,6 +173,7 @@ fn collect(fd: BorrowedFd<'_>, leaf: &str, name: &str, names: &mut Vec<String>) 
             let path = if name.is_empty() { child.clone() } else { format!("{name}/{child}") };
             match shm::open_directory_at(fd, &child) {
                 Ok(directory) => collect(directory.as_fd(), leaf, &path, names)?,
+                Err(error) if is_passing(&error) => return Err(error),
                 // A file that is not ours, or a directory removed meanwhile.
                 Err(_) => continue,
             }
@@ -370,10 +372,11 @@ fn discard(parent: BorrowedFd<'_>, name: &str) -> io::Result<()> {
         }
         other => other?,
     };
-    if let Ok(attachment) = Attachment::open(name, directory.try_clone()?) {
-        attachment.retire();
-    } else {
-        crate::sync::retire(directory.as_fd());
+    match Attachment::open(name, directory.try_clone()?) {
+        Ok(attachment) => attachment.retire(),
+        // The files stay: else nobody could tell those attached any more.
+        Err(OpenError::Io { source, .. }) if is_passing(&source) => return Err(source),
+        Err(_) => crate::sync::retire(directory.as_fd())?,
     }
     for file in shm::list_at(directory.as_fd())? {
         let _ = shm::unlink_at(directory.as_fd(), &file);

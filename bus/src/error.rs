@@ -279,6 +279,14 @@ pub enum OpenError {
     },
 }
 
+impl OpenError {
+    /// Whether the same call may succeed in a moment, with nothing done about it: the process or the machine had too few descriptors or too little
+    /// memory, or a signal came.
+    pub(crate) fn is_passing(&self) -> bool {
+        matches!(self, OpenError::Io { source, .. } if source.kind() != io::ErrorKind::ReadOnlyFilesystem)
+    }
+}
+
 /// A topic cannot be removed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -463,10 +471,10 @@ pub enum ReceiveError {
     /// once; go on receiving.
     #[error("the subscriber held publishers up for too long and is lossy now")]
     Evicted,
-    /// A shared publisher took this sequence and is gone, and this process may neither write the topic's data nor found a living
-    /// publisher to do it.
+    /// A shared publisher took this sequence and is gone. This process cannot write the topic's data (it may not, or has no descriptor or
+    /// memory for it now), and found no living publisher to do it. Later calls try both again.
     #[error(
-        "sequence {sequence} was taken by a publisher that is gone, and nobody here may write the topic to say so"
+        "sequence {sequence} was taken by a publisher that is gone, and nobody here can write the topic to say so"
     )]
     Stalled {
         /// The next sequence to be received.

@@ -130,8 +130,11 @@ impl Directory {
             let name = topic.map_or(child.clone(), |topic| format!("{}/{child}", topic.as_str()));
             // Not ours, or gone meanwhile: passed over.
             let Ok(name) = TopicName::new(&name) else { continue };
-            if let Ok(below) = shm::open_directory_at(fd, child) {
-                let _ = self.collect_leftovers(below.as_fd(), Some(&name), found);
+            let below = shm::open_directory_at(fd, child)
+                .and_then(|below| self.collect_leftovers(below.as_fd(), Some(&name), found));
+            match below {
+                Err(error) if shmbus_sys::is_passing(&error) => return Err(error),
+                _ => {}
             }
         }
         Ok(())

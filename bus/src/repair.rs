@@ -32,18 +32,35 @@ pub(crate) struct Stuck {
     looked_ns: u64,
     /// `data`, mapped for writing; `None` where this process may not, or has not tried.
     writable: Option<Arc<Region>>,
-    refused: bool,
+    refused: Refused,
+}
+
+/// Whether `data` could be mapped for writing, the last time that it was tried.
+#[cfg(not(loom))]
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Refused {
+    No,
+    /// For want of descriptors or memory, or the like: it is tried again at the next look.
+    Now,
+    /// For want of permission, or because the topic is gone.
+    ForEver,
 }
 
 #[cfg(not(loom))]
 impl Stuck {
     pub(crate) fn nowhere() -> Stuck {
-        Stuck { sequence: u64::MAX, since_ns: 0, looked_ns: 0, writable: None, refused: false }
+        Stuck {
+            sequence: u64::MAX,
+            since_ns: 0,
+            looked_ns: 0,
+            writable: None,
+            refused: Refused::No,
+        }
     }
 
-    /// Whether it asks others because it may not write `data`.
+    /// Whether it asks others because it could not map `data` for writing at its last look.
     pub(crate) fn is_helpless_at(&self, sequence: u64) -> bool {
-        self.refused && self.sequence == sequence
+        self.refused != Refused::No && self.sequence == sequence
     }
 
     /// Whether nobody can make `sequence` a message any more, as far as can be told now: for who is helpless on a removed topic, whose files nobody can
@@ -80,10 +97,11 @@ impl Stuck {
         self.looked_ns = now_ns;
         let timeout_ns = attachment.description.claim_timeout_ns;
         let revoke = timeout_ns != 0 && now_ns - self.since_ns >= timeout_ns;
-        if self.writable.is_none() && !self.refused {
+        if self.writable.is_none() && self.refused != Refused::ForEver {
             match attachment.writable_region() {
-                Ok(region) => self.writable = Some(region),
-                Err(_) => self.refused = true,
+                Ok(region) => (self.writable, self.refused) = (Some(region), Refused::No),
+                Err(error) if error.is_passing() => self.refused = Refused::Now,
+                Err(_) => self.refused = Refused::ForEver,
             }
         }
         match &self.writable {

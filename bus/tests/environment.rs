@@ -75,6 +75,8 @@ fn a_process_started_by_another_test_plays_its_role() {
         "at" => say(&format!("{:?}", Directory::at(&path).map(|d| d.path().to_owned()))),
         "on a disk" => file_systems::play_on_a_disk(&path),
         "descriptors" => play_descriptors(&path),
+        "removing without descriptors" => faults::play_removing_without_descriptors(&path),
+        "a moment without descriptors" => faults::play_a_moment_without_descriptors(&path),
         "cycles" => play_cycles(&path),
         "crashing subscriber" => crashes::play_crashing_subscriber(&path),
         "crashing publisher" => crashes::play_crashing_publisher(&path),

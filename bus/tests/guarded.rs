@@ -4,6 +4,8 @@
 mod attacker;
 #[path = "guarded/hostile.rs"]
 mod hostile;
+#[path = "guarded/passing.rs"]
+mod passing;
 #[path = "support/random.rs"]
 #[allow(dead_code)]
 mod random;

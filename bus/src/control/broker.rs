@@ -42,6 +42,8 @@ const REQUEST_NS: u64 = 1_000_000_000;
 /// Between two looks at whether an answer that was left unread is gone.
 const LINGER: Duration = Duration::from_millis(20);
 const BACKLOG: i32 = 128;
+/// How long nobody is let in after the kernel had no descriptor or memory for it: who waits would make each turn end at once.
+const DEAF_NS: u64 = 50_000_000;
 
 /// Answers who wants to join guarded topics: see `docs/guarded.md`, and `shmbus serve`.
 pub struct Broker {
@@ -49,6 +51,8 @@ pub struct Broker {
     served: Vec<Served>,
     policy: Policy,
     connections: Vec<Connection>,
+    /// Until when nobody is let in.
+    deaf_until_ns: u64,
 }
 
 /// A topic, and what is looked at and written of it here.
@@ -128,7 +132,7 @@ impl Broker {
             Ok(Served { topic, region })
         });
         let served = served.collect::<Result<_, OpenError>>()?;
-        Ok(Broker { listener, served, policy, connections: Vec::new() })
+        Ok(Broker { listener, served, policy, connections: Vec::new(), deaf_until_ns: 0 })
     }
 
     /// Passes what a broker needs to another process, which makes one of it by [`Broker::inherit`]. `socket` is of [`unix::pair`] and blocks.
@@ -175,10 +179,12 @@ impl Broker {
             Stage::Answered => None,
             Stage::Lingers => Some(LINGER),
         });
+        let deaf_ns = self.deaf_until_ns.saturating_sub(now_ns);
+        let left = left.chain((deaf_ns > 0).then_some(Duration::from_nanos(deaf_ns)));
         let timeout = left.min().map_or(timeout, |left| left.min(timeout));
         // Those that linger are behind the others, and would be ready always.
         self.connections.sort_by_key(|client| matches!(client.stage, Stage::Lingers));
-        let mut polled = vec![(self.listener.as_fd(), true)];
+        let mut polled = vec![(self.listener.as_fd(), deaf_ns == 0)];
         let told = self.connections.iter().filter_map(|client| match client.stage {
             Stage::Asks { .. } => Some((client.socket.as_fd(), true)),
             Stage::Answered => Some((client.socket.as_fd(), false)),
@@ -202,7 +208,14 @@ impl Broker {
     /// Lets in all who wait, as far as there is room; the others find their socket closed.
     fn accept(&mut self, now_ns: u64) {
         for _ in 0..BACKLOG {
-            let Ok(Some(socket)) = unix::accept(self.listener.as_fd()) else { return };
+            let socket = match unix::accept(self.listener.as_fd()) {
+                Ok(Some(socket)) => socket,
+                Ok(None) => return,
+                Err(_) => {
+                    self.deaf_until_ns = now_ns + DEAF_NS;
+                    return;
+                }
+            };
             let Ok(peer) = unix::peer(socket.as_fd()) else { continue };
             if !self.policy.knows(peer) {
                 let _ = unix::send(socket.as_fd(), &Answer::of(Status::Refused).bytes(), &[]);

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use shmbus_sys::lease::Lease;
 use shmbus_sys::shm::Access;
-use shmbus_sys::unix;
+use shmbus_sys::{ready, unix};
 
 use crate::control::files;
 use crate::control::message::{ANSWER_LEN, Answer, Operation, Request, Status};
@@ -17,6 +17,7 @@ use crate::participant::{Attachment, Participant, refused};
 use crate::recovery::Dead;
 use crate::region::EntryIndex;
 use crate::subscriber::Delivery;
+use crate::wait::deadline_ns;
 
 /// How long a broker may take: it answers at once, or is in trouble.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -129,8 +130,8 @@ fn ask(
     let connection = unix::connect(socket, TIMEOUT).map_err(failed)?;
     // A broker that has refused already has closed, and its answer is there all the same.
     let sent = unix::send(connection.as_fd(), &request.bytes(), &[]);
-    let ready = unix::wait(&[(connection.as_fd(), true)], TIMEOUT).map_err(failed)?;
-    if ready[0] == unix::Readiness::Nothing {
+    let ready = ready::wait(&[connection.as_fd()], Some(deadline_ns(TIMEOUT))).map_err(failed)?;
+    if !ready[0] {
         return Err(failed(std::io::ErrorKind::TimedOut.into()));
     }
     let mut bytes = [0; ANSWER_LEN];

@@ -407,12 +407,18 @@ pub(crate) fn refused(name: &str, action: &'static str, source: io::Error) -> Sy
     }
 }
 
-/// Tells whoever has the object in a directory open that it is gone. Where there is none, nothing.
-pub(crate) fn retire(directory: BorrowedFd<'_>) {
-    let Ok(directory) = directory.try_clone_to_owned() else { return };
-    if let Ok(object) = Object::open_in("", directory, None, Access::ReadWrite) {
-        object.region.control().main.0.retired.store(1, Relaxed); // the notice behind it releases
-        crash::point("sync.remove.retired");
-        seat::wake_all(&object.region);
+/// Tells whoever has the object in a directory open that it is gone. Where there is none, nothing. An error passes, and nobody was told.
+pub(crate) fn retire(directory: BorrowedFd<'_>) -> io::Result<()> {
+    match Object::open_in("", directory.try_clone_to_owned()?, None, Access::ReadWrite) {
+        Ok(object) => {
+            object.region.control().main.0.retired.store(1, Relaxed); // the notice behind it releases
+            crash::point("sync.remove.retired");
+            seat::wake_all(&object.region);
+        }
+        Err(SyncOpenError::Io { source, .. }) if shmbus_sys::is_passing(&source) => {
+            return Err(source);
+        }
+        Err(_) => {}
     }
+    Ok(())
 }

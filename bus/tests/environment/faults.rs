@@ -3,16 +3,17 @@
 #![allow(unsafe_code)] // setuid, setrlimit, prctl, getrusage
 
 use std::fs;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use super::{Player, directory, is_root, play, role, say, small, tree};
+use super::{Player, directory, is_root, limit_descriptors, play, role, say, small, tree};
 use shmbus::{
-    AttachError, CreateError, Delivery, Directory, OpenError, ReceiveError, RemoveError, Start,
-    Topic, TopicOptions, Wake,
+    AttachError, CreateError, Delivery, Directory, OpenError, Publishers, ReceiveError,
+    RemoveError, Start, Topic, TopicOptions, Wake,
 };
 
 /// Generous: it is no measure of anything.
@@ -172,6 +173,85 @@ pub(super) fn play_read_only_directory(path: &Path) {
     }
     goes_on(&topic, &mut topic.publisher().unwrap()); // nobody was told that it is gone
     assert_eq!(tree(path), before);
+}
+
+#[test]
+fn a_subscriber_that_had_no_descriptor_for_a_moment_settles_what_it_is_stuck_at_later() {
+    let (path, _) = directory();
+    play("a moment without descriptors", path.path());
+}
+
+pub(super) fn play_a_moment_without_descriptors(path: &Path) {
+    let directory = Directory::at(path).unwrap();
+    let claim_timeout = Duration::from_millis(20);
+    let options = TopicOptions { publishers: Publishers::Shared(2), claim_timeout, ..small() };
+    let topic = Topic::<u64>::create_in(&directory, "t", &options).unwrap();
+    for delivery in [Delivery::Reliable, Delivery::Lossy] {
+        let mut subscriber = topic.subscriber(delivery).unwrap();
+        let mut stalls = topic.publisher().unwrap();
+        let loan = stalls.loan().unwrap();
+        let mut publisher = topic.publisher().unwrap();
+        let sequence = publisher.publish(&7).unwrap();
+        drop(publisher); // nobody is left to help
+        let free = fs::File::open("/dev/null").unwrap().as_raw_fd() as u64;
+        limit_descriptors(free);
+        let begun = Instant::now();
+        let stalled = loop {
+            match subscriber.receive_timeout(Duration::from_millis(10)) {
+                Err(ReceiveError::Stalled { sequence }) => break sequence,
+                Ok(None) => {}
+                Ok(Some(_)) => panic!("a message that cannot be there"),
+                Err(error) => panic!("{error}"),
+            }
+            assert!(begun.elapsed() < Duration::from_secs(30));
+        };
+        assert_eq!(stalled, sequence - 1);
+        limit_descriptors(1024);
+        let sample = subscriber.receive_timeout(Duration::from_secs(30)).unwrap().unwrap();
+        assert_eq!((*sample, sample.sequence(), sample.missed_before()), (7, sequence, 1));
+        drop(loan);
+    }
+}
+
+#[test]
+fn whoever_removes_without_descriptors_leaves_nobody_untold_and_looks_nowhere_else() {
+    let (path, _) = directory();
+    play("removing without descriptors", path.path());
+}
+
+pub(super) fn play_removing_without_descriptors(path: &Path) {
+    // SAFETY: the process is this test's own, and no other thread of it looks at the environment.
+    unsafe { std::env::remove_var("SHMBUS_DIR") };
+    // SAFETY: as above.
+    unsafe { std::env::set_var("XDG_RUNTIME_DIR", path) };
+    let directory = Directory::from_env().unwrap();
+    let free = fs::File::open("/dev/null").unwrap().as_raw_fd() as u64;
+    let mut refused = 0;
+    for limit in 0..16 {
+        let topic = Topic::<u64>::create_in(&directory, "t", &small()).unwrap();
+        let mut subscriber = topic.subscriber(Delivery::Lossy).unwrap();
+        drop(topic);
+        limit_descriptors(free + limit);
+        let found = Directory::path_from_env().0;
+        let removed = directory.remove("t", true);
+        let (topics, leftovers) = (directory.topics(), directory.leftovers());
+        limit_descriptors(1024);
+        assert_eq!(found, path.join("shmbus"));
+        if let Ok(topics) = topics {
+            assert_eq!(topics, directory.topics().unwrap(), "with {limit}");
+        }
+        if let Ok(leftovers) = leftovers {
+            assert_eq!(leftovers.len(), directory.leftovers().unwrap().len(), "with {limit}");
+        }
+        refused += u32::from(removed.is_err());
+        // What was not removed to its end is found by the next who creates or removes.
+        drop(Topic::<u64>::open_or_create_in(&directory, "t", &small()).unwrap());
+        directory.remove("t", true).unwrap();
+        let told = subscriber.receive_timeout(Duration::from_secs(5));
+        assert!(matches!(told, Err(ReceiveError::Retired)), "not told with a limit of {limit}");
+        assert_eq!(tree(path), [path.join("shmbus")].into());
+    }
+    assert!((1..16).contains(&refused), "{refused}");
 }
 
 #[test]

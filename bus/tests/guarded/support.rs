@@ -127,6 +127,7 @@ fn a_part() {
     match part.split_once(' ') {
         None if part == "stops" => stops(&socket),
         None if part == "reads" => reads(&socket),
+        None if part == "starves" => crate::passing::starves(&socket),
         Some(("attacks", broker)) => {
             crate::attacker::attack(&socket, crate::NAME, broker.parse().unwrap());
         }
