@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use shmbus_sys::unix;
+use shmbus_sys::{shm, unix};
 
 /// How long signals come at most, and less than that a call may take that is to end before they do.
 const SIGNALS: Duration = Duration::from_secs(15);
@@ -90,4 +90,15 @@ fn signals_do_not_prolong_sending_and_receiving() {
     in_time("send", &mut || loop {
         unix::send(socket.as_fd(), &[0; 4096], &[])?;
     });
+}
+
+#[test]
+fn a_large_file_is_allocated_while_signals_come() {
+    let file = shm::memfd("signals").unwrap();
+    let len = 64 << 20;
+    let begun = Instant::now();
+    interrupted(|| shm::allocate(file.as_fd(), len)).unwrap();
+    assert!(begun.elapsed() < LATE, "{:?}", begun.elapsed());
+    let stat = rustix::fs::fstat(&file).unwrap();
+    assert_eq!((stat.st_size as u64, stat.st_blocks as u64 * 512), (len, len));
 }
