@@ -15,6 +15,7 @@
 
 #![allow(unsafe_code)] // pthread_atfork, and closing descriptors whose owner was forked away
 
+use std::fmt;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
@@ -24,6 +25,18 @@ use crate::futex;
 
 /// The most leases a process can have open.
 pub const LEASES_MAX: usize = 4096;
+
+/// [`LEASES_MAX`] are open: what is inside an [`io::Error`] of kind `QuotaExceeded`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TooManyLeases;
+
+impl fmt::Display for TooManyLeases {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "this process has {LEASES_MAX} leases already")
+    }
+}
+
+impl std::error::Error for TooManyLeases {}
 
 static GENERATION: AtomicU32 = AtomicU32::new(0);
 

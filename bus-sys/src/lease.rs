@@ -35,7 +35,7 @@ pub struct Lease {
 
 impl Lease {
     /// Opens the file `name` below `dir` anew for reading and writing. Nothing is held yet. `ELOOP`
-    /// for a symbolic link; `EMFILE` for more than [`fork::LEASES_MAX`] leases in the process.
+    /// for a symbolic link; [`fork::TooManyLeases`] for more than [`fork::LEASES_MAX`] in the process.
     pub fn open_at(dir: BorrowedFd<'_>, name: &str) -> io::Result<Lease> {
         Lease::open(dir, name, Access::ReadWrite)
     }
@@ -90,7 +90,7 @@ impl Lease {
 
     fn known(no_fork: &fork::NoFork, fd: OwnedFd) -> io::Result<Lease> {
         if !no_fork.add(fd.as_fd()) {
-            return Err(io::Error::from_raw_os_error(libc::EMFILE));
+            return Err(io::Error::new(io::ErrorKind::QuotaExceeded, fork::TooManyLeases));
         }
         Ok(Lease { fd: ManuallyDrop::new(fd), generation: fork::generation() })
     }

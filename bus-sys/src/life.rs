@@ -36,10 +36,10 @@ use std::sync::atomic::{AtomicU32, compiler_fence};
 
 use rustix::mm::{Advice, MapFlags, ProtFlags};
 
-use crate::fork;
 use crate::robust::{self, FUTEX_WAITERS, Head};
+use crate::{fork, map};
 
-/// Where the life word stands in its page of 4096 bytes: the same for every libc.
+/// Where the life word stands in its page of 4096 bytes: the same for every libc, and for kernels with pages of that size.
 pub const WORD_OFFSET: usize = 4080;
 /// The most lives of one thread: the kernel walks 2048 entries, those of robust mutexes among them.
 pub const LIVES_MAX: u32 = 1024;
@@ -77,11 +77,14 @@ impl Life {
     /// write its life word meanwhile.
     ///
     /// # Errors
-    /// `QuotaExceeded` for more than [`LIVES_MAX`] in this thread; `Unsupported` where the thread has no robust list, or one of an unknown libc;
-    /// otherwise what the kernel says. Some six system calls.
+    /// `QuotaExceeded` for more than [`LIVES_MAX`] in this thread; `Unsupported` where the thread has no robust list, or one of an unknown libc, or the
+    /// kernel has larger pages: the word would not stand at the end of one. Otherwise what the kernel says. Some six system calls.
     pub fn begin(file: BorrowedFd<'_>, offset: u64) -> io::Result<Life> {
         if LIVES.get() >= LIVES_MAX {
             return Err(io::ErrorKind::QuotaExceeded.into());
+        }
+        if map::page_size() != PAGE {
+            return Err(io::ErrorKind::Unsupported.into());
         }
         fork::try_install()?;
         let (head, distance) = head()?;

@@ -14,6 +14,26 @@ use rustix::mm::{self, MapFlags, ProtFlags};
 
 use crate::fork;
 
+/// Bytes of a page: what addresses and offsets of a mapping are multiples of. 4096 on x86-64; on aarch64 also 16 or 64 KiB, as the kernel was
+/// built.
+pub fn page_size() -> usize {
+    #[cfg(feature = "internals")]
+    if let bytes @ 1.. = PRETENDED.load(std::sync::atomic::Ordering::Relaxed) {
+        return bytes;
+    }
+    rustix::param::page_size()
+}
+
+#[cfg(feature = "internals")]
+static PRETENDED: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
+
+/// Has [`page_size`] of this process say another size, so that a test sees what is refused then.
+#[cfg(feature = "internals")]
+#[doc(hidden)]
+pub fn pretend_page_size(bytes: usize) {
+    PRETENDED.store(bytes, std::sync::atomic::Ordering::Relaxed);
+}
+
 /// A shared mapping of the first bytes of a file; unmapped on drop.
 ///
 /// In a forked child (see [`fork`]) it is not there: touching it is a `SIGSEGV`, and dropping it
@@ -142,15 +162,15 @@ impl Pieces {
     /// Reserves `len` bytes of addresses and maps `pieces` into them. `InvalidInput` for 0, and for a piece that is empty, not inside, or not of
     /// whole pages; else as [`Mapping::read_write`]. Of two at the same place the later one is there.
     pub fn new(len: usize, pieces: &[Piece<'_>]) -> io::Result<Pieces> {
-        const PAGE: usize = 4096;
+        let page = page_size();
         let fits = |piece: &Piece<'_>| {
             let inside = piece.at.checked_add(piece.len).is_some_and(|end| end <= len);
             inside
                 && piece.len != 0
-                && piece.at.is_multiple_of(PAGE)
-                && piece.len.is_multiple_of(PAGE)
+                && piece.at.is_multiple_of(page)
+                && piece.len.is_multiple_of(page)
         };
-        if len == 0 || !len.is_multiple_of(PAGE) || !pieces.iter().all(fits) {
+        if len == 0 || !len.is_multiple_of(page) || !pieces.iter().all(fits) {
             return Err(io::ErrorKind::InvalidInput.into());
         }
         fork::try_install()?;

@@ -71,8 +71,8 @@ pub struct Records {
 }
 
 impl Records {
-    /// Opens a regular file that exists; symbolic links are followed. `InvalidInput` for anything else; `EMFILE` for more than
-    /// [`LEASES_MAX`](crate::fork::LEASES_MAX) of these and leases together. See [open(2)](https://man7.org/linux/man-pages/man2/open.2.html).
+    /// Opens a regular file that exists; symbolic links are followed. `InvalidInput` for anything else; [`TooManyLeases`](crate::fork::TooManyLeases) for more
+    /// than [`LEASES_MAX`](crate::fork::LEASES_MAX) of these and leases together. See [open(2)](https://man7.org/linux/man-pages/man2/open.2.html).
     pub fn open(path: &Path, access: Access) -> io::Result<Records> {
         Records::adopt(|| open(path, flags(access), 0))
     }

@@ -3,7 +3,7 @@
 use std::os::fd::AsFd;
 
 use rustix::process::{Resource, getrlimit, setrlimit};
-use shmbus_sys::fork::LEASES_MAX;
+use shmbus_sys::fork::{LEASES_MAX, TooManyLeases};
 use shmbus_sys::lease::Lease;
 use shmbus_sys::shm;
 
@@ -23,7 +23,8 @@ fn the_lease_after_the_last_is_refused_and_a_dropped_one_makes_room() {
     let mut leases: Vec<Lease> = (0..LEASES_MAX).map(|_| open().unwrap()).collect();
     for _ in 0..2 {
         let error = open().unwrap_err();
-        assert_eq!(error.raw_os_error(), Some(rustix::io::Errno::MFILE.raw_os_error()));
+        assert_eq!(error.kind(), std::io::ErrorKind::QuotaExceeded);
+        assert!(error.get_ref().is_some_and(|inner| inner.is::<TooManyLeases>()), "{error}");
     }
     leases.swap_remove(LEASES_MAX / 2);
     leases.push(open().unwrap());

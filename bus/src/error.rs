@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use crate::limits::{PageSizeError, TooManyHandles};
 pub use crate::ring::Corrupt;
 use crate::schema::{Schema, other_type};
 
@@ -119,6 +120,12 @@ pub enum CreateError {
     /// The directory cannot be used.
     #[error(transparent)]
     Directory(#[from] DirectoryError),
+    /// The kernel's pages are too large for it.
+    #[error(transparent)]
+    PageSize(#[from] PageSizeError),
+    /// The process has as many handles as it can have.
+    #[error(transparent)]
+    TooManyHandles(#[from] TooManyHandles),
     /// There is a topic of that name.
     #[error("topic {name} exists")]
     Exists {
@@ -165,6 +172,12 @@ pub enum OpenError {
     /// The directory cannot be used.
     #[error(transparent)]
     Directory(#[from] DirectoryError),
+    /// The kernel's pages are too large for it.
+    #[error(transparent)]
+    PageSize(#[from] PageSizeError),
+    /// The process has as many handles as it can have.
+    #[error(transparent)]
+    TooManyHandles(#[from] TooManyHandles),
     /// There is no topic of that name.
     #[error("there is no topic {name}")]
     NotFound {
@@ -277,14 +290,6 @@ pub enum OpenError {
         /// Why not.
         source: io::Error,
     },
-}
-
-impl OpenError {
-    /// Whether the same call may succeed in a moment, with nothing done about it: the process or the machine had too few descriptors or too little
-    /// memory, or a signal came.
-    pub(crate) fn is_passing(&self) -> bool {
-        matches!(self, OpenError::Io { source, .. } if source.kind() != io::ErrorKind::ReadOnlyFilesystem)
-    }
 }
 
 /// A topic cannot be removed.

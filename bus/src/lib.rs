@@ -67,7 +67,7 @@
 //! | `process` | children that are given topics, and a supervisor |
 //! | `sync` | locks across processes that survive their owners |
 //! | `internals` | what this project's own tests and fuzz targets need beside it; no part of what it promises |
-//! | `topic`, `options`, `publisher`, `loan`, `subscriber`, `sample`, `batch`, `observer`, `wait`, `stats`, `error` | the public face |
+//! | `topic`, `options`, `publisher`, `loan`, `subscriber`, `sample`, `batch`, `observer`, `wait`, `stats`, `error`, `limits` | the public face |
 
 #![warn(missing_docs)]
 
@@ -108,6 +108,8 @@ pub mod internals;
 mod kind;
 #[cfg(not(loom))]
 mod leftovers;
+#[cfg(not(loom))]
+mod limits;
 #[cfg(not(loom))]
 mod loan;
 #[cfg(not(loom))]
@@ -158,6 +160,7 @@ pub use self::{
     error::*,
     kind::{EnumKind, Kind, Scalar, StructKind, Variant},
     leftovers::{Leftover, LeftoverKind},
+    limits::{PageSizeError, TooManyHandles},
     loan::Loan,
     message::{Field, Message},
     observer::{Observed, Observer},

@@ -17,6 +17,7 @@ use crate::directory::{CONTROL, DATA};
 use crate::error::{AttachError, OpenError};
 use crate::header::{self, Description};
 use crate::layout::{ControlHeader, DataHeader, ENTRY_LEASES, PAGE_LEASE};
+use crate::limits::TooManyHandles;
 use crate::recovery::{self, Dead};
 use crate::region::{EntryIndex, Region};
 use crate::registry::{self, Kind, State};
@@ -405,6 +406,9 @@ pub(crate) fn read_guarded_headers(
 
 /// Which error a refusal of the kernel is.
 pub(crate) fn refused(name: &str, action: &'static str, source: io::Error) -> OpenError {
+    if let Some(error) = TooManyHandles::of(&source) {
+        return error.into();
+    }
     let name = name.to_owned();
     match source.kind() {
         io::ErrorKind::PermissionDenied => OpenError::Permission { name, action },

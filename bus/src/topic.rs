@@ -124,8 +124,7 @@ impl<T: Payload + ?Sized> Topic<T> {
         let name = TopicName::new(name)?;
         let geometry = options.geometry(carried)?;
         let root = directory.open()?;
-        let failed =
-            |source| CreateError::Io { name: name.as_str().into(), action: "create it", source };
+        let failed = |source| CreateError::of(name.as_str(), source);
         for attempt in 1.. {
             match build(root.as_fd(), &name, options, carried, &geometry, attempt == 1) {
                 Ok(directory) => {

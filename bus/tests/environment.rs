@@ -23,6 +23,8 @@ mod faults;
 mod file_systems;
 #[path = "environment/forks.rs"]
 mod forks;
+#[path = "environment/limits.rs"]
+mod limits;
 #[path = "environment/memory.rs"]
 mod memory;
 #[path = "environment/namespaces.rs"]
@@ -75,6 +77,8 @@ fn a_process_started_by_another_test_plays_its_role() {
         "at" => say(&format!("{:?}", Directory::at(&path).map(|d| d.path().to_owned()))),
         "on a disk" => file_systems::play_on_a_disk(&path),
         "descriptors" => play_descriptors(&path),
+        "large pages" => limits::play_large_pages(&path),
+        "all handles" => limits::play_all_handles(&path),
         "removing without descriptors" => faults::play_removing_without_descriptors(&path),
         "a moment without descriptors" => faults::play_a_moment_without_descriptors(&path),
         "cycles" => play_cycles(&path),

@@ -13,6 +13,7 @@ use crate::control::files;
 use crate::control::message::{ANSWER_LEN, Answer, Operation, Request, Status};
 use crate::directory::TopicName;
 use crate::error::{AttachError, OpenError};
+use crate::limits::TooManyHandles;
 use crate::participant::{Attachment, Participant, refused};
 use crate::recovery::Dead;
 use crate::region::EntryIndex;
@@ -120,10 +121,11 @@ fn ask(
     operation: Operation,
 ) -> Result<(Answer, Vec<Lease>), AttachError> {
     let failed = |source| {
-        AttachError::Open(OpenError::Broker {
-            name: name.to_owned(),
-            socket: socket.to_path_buf(),
-            source,
+        AttachError::Open(match TooManyHandles::of(&source) {
+            Some(error) => error.into(),
+            None => {
+                OpenError::Broker { name: name.to_owned(), socket: socket.to_path_buf(), source }
+            }
         })
     };
     let request = Request { operation, name: name.to_owned() };

@@ -11,6 +11,7 @@ use crate::directory::{self, TopicName};
 use crate::error::{CreateError, OpenError};
 use crate::header::{self, Description};
 use crate::layout::{ENTRIES_OFFSET, PAGE, TABLE_OFFSET};
+use crate::limits::check_page_size;
 use crate::options::{TopicOptions, Wake};
 use crate::participant::{Attachment, read_guarded_headers, refused};
 use crate::payload::{Carried, Payload};
@@ -63,16 +64,14 @@ impl GuardedTopic {
         carried: &Carried,
     ) -> Result<GuardedTopic, CreateError> {
         let name = TopicName::new(name)?;
+        check_page_size()?;
         let options = match options.wake {
             Wake::Auto => TopicOptions { wake: Wake::Fence, ..options.clone() },
             _ => options.clone(),
         };
         let geometry = options.geometry_of(carried, true)?;
-        build(name.as_str(), &options, carried, &geometry).map_err(|source| CreateError::Io {
-            name: name.as_str().to_owned(),
-            action: "create it",
-            source,
-        })
+        build(name.as_str(), &options, carried, &geometry)
+            .map_err(|source| CreateError::of(name.as_str(), source))
     }
 
     /// Its name.
@@ -125,6 +124,7 @@ pub(crate) fn map(
 ) -> Result<(Region, Description), OpenError> {
     let failed = |action| move |source| refused(name, action, source);
     let corrupt = |field| OpenError::Header { name: name.to_owned(), field };
+    check_page_size()?;
     let (geometry, description) = read_guarded_headers(name, data, ctl)?;
     let mut pieces = vec![Piece {
         fd: ctl,

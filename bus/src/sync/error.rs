@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::error::{DirectoryError, NameError, OptionsError};
+use crate::limits::{PageSizeError, TooManyHandles};
 use crate::sync::SyncKind;
 
 /// A synchronisation object cannot be created.
@@ -19,6 +20,12 @@ pub enum SyncCreateError {
     /// The directory cannot be used.
     #[error(transparent)]
     Directory(#[from] DirectoryError),
+    /// The kernel's pages are too large for it.
+    #[error(transparent)]
+    PageSize(#[from] PageSizeError),
+    /// The process has as many handles as it can have.
+    #[error(transparent)]
+    TooManyHandles(#[from] TooManyHandles),
     /// There is an object of that name.
     #[error("{name} exists")]
     Exists {
@@ -62,6 +69,12 @@ pub enum SyncOpenError {
     /// The directory cannot be used.
     #[error(transparent)]
     Directory(#[from] DirectoryError),
+    /// The kernel's pages are too large for it.
+    #[error(transparent)]
+    PageSize(#[from] PageSizeError),
+    /// The process has as many handles as it can have.
+    #[error(transparent)]
+    TooManyHandles(#[from] TooManyHandles),
     /// There is none of that name.
     #[error("there is no synchronisation object {name}")]
     NotFound {

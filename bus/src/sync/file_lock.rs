@@ -12,6 +12,7 @@ pub use shmbus_sys::record::{Conflict as FileConflict, Kind as FileLockKind};
 use shmbus_sys::record::{Kind, Records};
 use shmbus_sys::shm::Access;
 
+use crate::limits::TooManyHandles;
 use crate::wait;
 
 /// A file that can be locked, whole or in part, shared or exclusive: an *open file description* of its own, which owns what it locks
@@ -87,8 +88,10 @@ impl FileLock {
     }
 
     fn of(open: impl FnOnce() -> io::Result<Records>) -> Result<FileLock, FileLockError> {
-        let records =
-            open().map_err(|source| FileLockError::Io { action: "open the file", source })?;
+        let records = open().map_err(|source| match TooManyHandles::of(&source) {
+            Some(error) => error.into(),
+            None => FileLockError::Io { action: "open the file", source },
+        })?;
         Ok(FileLock { records, fork_generation: fork::generation() })
     }
 
@@ -313,6 +316,9 @@ pub enum FileLockError {
     /// This process was forked off after the file was opened: open it anew.
     #[error("opened before this process was forked")]
     Forked,
+    /// The process has as many handles as it can have.
+    #[error(transparent)]
+    TooManyHandles(#[from] TooManyHandles),
     /// The kernel refused.
     #[error("cannot {action}")]
     Io {

@@ -14,6 +14,7 @@ use crate::crash;
 use crate::directory::{self, CONTROL, Directory, Draft, SYNC, TopicName};
 use crate::error::OptionsError;
 use crate::layout::{BYTE_ORDER, PAGE};
+use crate::limits::{TooManyHandles, check_page_size};
 use crate::sync::error::{SyncCreateError, SyncOpenError};
 use crate::sync::layout::{
     CONTROL_OFFSET, MEMBERS_LIMIT, MainWords, SYNC_MAGIC, SYNC_VERSION, SyncControl, SyncHeader,
@@ -162,6 +163,9 @@ impl Object {
         access: Access,
     ) -> Result<Object, SyncOpenError> {
         fork::install();
+        if shape.is_some_and(|shape| shape.has_members) {
+            check_page_size()?;
+        }
         let failed = |action| move |source| refused(name, action, source);
         let ctl = shm::open_at(directory.as_fd(), CONTROL, access);
         let ctl = ctl.map_err(failed("open ctl"))?;
@@ -202,9 +206,14 @@ impl Object {
         };
         in_range("members_max", options.members_max, 1, MEMBERS_LIMIT.into())?;
         in_range("mode", options.mode, 0o600, 0o777)?;
+        if shape.has_members {
+            check_page_size()?;
+        }
         let root = directory.open()?;
-        let failed =
-            |source| SyncCreateError::Io { name: name.into(), action: "create it", source };
+        let failed = |source| match TooManyHandles::of(&source) {
+            Some(error) => error.into(),
+            None => SyncCreateError::Io { name: name.into(), action: "create it", source },
+        };
         for attempt in 1.. {
             match build(root.as_fd(), &topic, options, shape, initial, attempt == 1) {
                 Ok(made) => {
@@ -399,6 +408,9 @@ fn open_directory(directory: &Directory, name: &str) -> Result<OwnedFd, SyncOpen
 
 /// Which error a refusal of the kernel is.
 pub(crate) fn refused(name: &str, action: &'static str, source: io::Error) -> SyncOpenError {
+    if let Some(error) = TooManyHandles::of(&source) {
+        return error.into();
+    }
     let name = name.to_owned();
     match source.kind() {
         io::ErrorKind::PermissionDenied => SyncOpenError::Permission { name, action },
