@@ -67,7 +67,11 @@ pub(crate) fn try_install() -> io::Result<()> {
 }
 
 /// Has `register` succeed once, and fail as often as it does.
-fn once(done: &AtomicBool, doing: &Mutex<()>, register: impl FnOnce() -> i32) -> io::Result<()> {
+pub(crate) fn once(
+    done: &AtomicBool,
+    doing: &Mutex<()>,
+    register: impl FnOnce() -> i32,
+) -> io::Result<()> {
     if done.load(Ordering::Relaxed) {
         return Ok(()); // without the mutex: a fork may have left it locked
     }
@@ -104,6 +108,18 @@ pub(crate) struct NoFork(());
 pub(crate) fn no_fork() -> NoFork {
     lock();
     NoFork(())
+}
+
+/// The same, for who must not wait for long: `None` where somebody else has them kept out.
+pub(crate) fn try_no_fork() -> Option<NoFork> {
+    for _ in 0..1000 {
+        // [fork lock]
+        if LOCK.compare_exchange(OPEN, HELD, Ordering::Acquire, Ordering::Relaxed).is_ok() {
+            return Some(NoFork(()));
+        }
+        std::thread::yield_now();
+    }
+    None
 }
 
 impl NoFork {

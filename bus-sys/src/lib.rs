@@ -6,6 +6,7 @@
 //! | `clock`      | the monotonic and the real-time clock in nanoseconds, sleep until a time  |
 //! | `shm`        | files in memory: create, open, publish, allocate, seal                    |
 //! | `map`        | the only place that maps memory, besides the two pages of a `life`        |
+//! | `exit`       | what is done when the process ends in order                               |
 //! | `futex`      | sleep on a 32-bit word that processes share, and wake its sleepers        |
 //! | `lease`      | proof of life: a lock on one byte of a file, which ends with its holder   |
 //! | `life`       | a word in a file that the kernel marks when its thread ends               |
@@ -30,6 +31,7 @@
 #![warn(missing_docs)]
 
 pub mod clock;
+pub mod exit;
 pub mod fork;
 pub mod futex;
 pub mod lease;

@@ -41,7 +41,8 @@
 //! - Durability: a topic is memory and ends with the machine.
 //! - Fairness among, or progress of, processes that the scheduler does not run.
 //! - Anything to a child that was forked and did not exec: its handles answer `Forked`, and what a sample or a loan from before
-//!   the fork shows is not mapped there.
+//!   the fork shows is not mapped there. Children of `_Fork` or of a bare `clone` run no fork handlers: they keep their parent's
+//!   leases, so that it seems to live after its death, until they exec, end, or close its descriptors.
 //!
 //! # How a message flows
 //! Publish: [`Publisher::publish`] or [`Loan::commit`] -> `ExclusiveRing::commit` (or `SharedRing::commit`) -> `Bell::ring`.

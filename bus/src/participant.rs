@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use shmbus_sys::exit::AtExit;
 use shmbus_sys::lease::Lease;
 use shmbus_sys::map::Mapping;
 use shmbus_sys::shm::{self, Access};
@@ -97,8 +98,8 @@ impl Attachment {
     /// The participant of an entry of a guarded topic that was handed out with its lease.
     pub(crate) fn seat(self: Arc<Attachment>, index: EntryIndex, generation: u64) -> Participant {
         let region = Arc::clone(&self.region);
-        state_itself(&region, index);
-        Participant { attachment: self, region, index, generation }
+        let at_exit = state_itself(&region, index, generation);
+        Participant { attachment: self, region, index, generation, _at_exit: at_exit }
     }
 
     /// The same of the publisher: also the owner before, where it is found dead by that.
@@ -205,9 +206,10 @@ impl Attachment {
                 owned[index.0 as usize] = true;
                 let dead = recovery::take_death(region, index);
                 let generation = registry::occupy(region, index);
-                state_itself(region, index);
+                let _at_exit = state_itself(region, index, generation);
                 let (attachment, region) = (Arc::clone(self), Arc::clone(region));
-                return Ok(Some((Participant { attachment, region, index, generation }, dead)));
+                let participant = Participant { attachment, region, index, generation, _at_exit };
+                return Ok(Some((participant, dead)));
             }
         }
         Ok(None)
@@ -220,6 +222,8 @@ pub(crate) struct Participant {
     pub(crate) region: Arc<Region>,
     pub(crate) index: EntryIndex,
     pub(crate) generation: u64,
+    /// Without it (no memory), an end in order is taken for a death.
+    _at_exit: Option<AtExit>,
 }
 
 impl Participant {
@@ -261,11 +265,18 @@ impl Drop for Participant {
     }
 }
 
-/// Who the owner of an entry is; for people.
-fn state_itself(region: &Region, index: EntryIndex) {
+/// Who the owner of an entry is, for people; and, when its process ends in order, that it did.
+fn state_itself(region: &Arc<Region>, index: EntryIndex, generation: u64) -> Option<AtExit> {
     let entry = region.entry(index);
     entry.pid.store(process::pid(), Relaxed);
     entry.joined_ns.store(clock::realtime_ns(), Relaxed);
+    let region = Arc::downgrade(region);
+    let ends = move || {
+        if let Some(region) = region.upgrade() {
+            registry::state_end(&region, index, generation);
+        }
+    };
+    AtExit::new(ends).ok()
 }
 
 /// From where an attachment has what it has.

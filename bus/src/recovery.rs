@@ -44,6 +44,10 @@ pub(crate) struct Dead {
     pub(crate) pid: u32,
 }
 
+/// `Entry::pid` of a participant whose process has ended in order, with it (`exit` does not drop what is in a `static`). It protects what it did until its
+/// lease is free, as other threads may still be at it; its death is not counted.
+pub(crate) const ENDED: u32 = 0;
+
 /// Enters those into the record who were declared dead since, each once. For the owner of the recovery lock, which is told whether the
 /// one before died with it.
 ///
@@ -59,6 +63,10 @@ pub(crate) fn count(region: &Region, owner_died: bool) {
         let State { generation, kind } = State::of(seen);
         if kind == Kind::Dead {
             let dead = Dead { entry: index.0, generation, pid: entry.pid.load(Relaxed) };
+            if dead.pid == ENDED {
+                let _ = registry::count_death(region, index, seen); // marked, and not counted
+                continue;
+            }
             record(region, dead, || registry::count_death(region, index, seen));
         }
     }
@@ -77,7 +85,7 @@ pub(crate) fn take_death(region: &Region, index: EntryIndex) -> Option<Dead> {
             return None; // left, or counted
         }
         if registry::count_death(region, index, seen) {
-            return Some(Dead { entry: index.0, generation, pid });
+            return (pid != ENDED).then_some(Dead { entry: index.0, generation, pid });
         }
     }
     None

@@ -112,6 +112,16 @@ pub(crate) fn vacate(region: &Region, index: EntryIndex, generation: u64) {
     entry.state.store(State { generation, kind: Kind::Free }.word(), Release); // [entry], [last use]
 }
 
+/// Says of an entry, if it is the caller's still, that its process is ending in order.
+#[cfg(not(loom))]
+pub(crate) fn state_end(region: &Region, index: EntryIndex, generation: u64) {
+    let entry = region.entry(index);
+    let seen = State::of(entry.state.load(Relaxed));
+    if seen.generation == generation && seen.kind.is_active() {
+        entry.pid.store(crate::recovery::ENDED, Relaxed); // the kernel releases it, with the lease
+    }
+}
+
 /// Makes a reliable subscriber lossy: it held publishers up for longer than it asked for. It is told at its next block.
 pub(crate) fn evict(region: &Region, index: EntryIndex) -> bool {
     crash::point("evict.decided");

@@ -53,7 +53,8 @@ pub struct TopicInfo {
     pub retired: bool,
     /// When it was created, in nanoseconds since 1970.
     pub created_ns: u64,
-    /// How many participants were found dead since it was created. Who was found dead and not entered into the record yet is not counted.
+    /// How many participants were found dead since it was created. Who was found dead and not entered into the record yet is not counted, and neither is who
+    /// was left by a process that ended by `exit` or returned from `main`.
     pub deaths: u64,
     /// The last one of them.
     pub last_death: Option<LastDeath>,
@@ -93,7 +94,7 @@ pub struct ParticipantInfo {
     pub entry: u32,
     /// What it is.
     pub kind: ParticipantKind,
-    /// Its process, as it stated it itself, in its own pid namespace.
+    /// Its process, as it stated it itself, in its own pid namespace; 0 where that has ended by `exit` with this participant.
     pub pid: u32,
     /// Whether its process lives: whether the kernel still has its lease.
     pub alive: bool,

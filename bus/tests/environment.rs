@@ -17,6 +17,8 @@ use shmbus::{CreateError, Delivery, Directory, OpenError, Topic, TopicOptions};
 mod crashes;
 #[path = "environment/directories.rs"]
 mod directories;
+#[path = "environment/ends.rs"]
+mod ends;
 #[path = "environment/faults.rs"]
 mod faults;
 #[path = "environment/file_systems.rs"]
@@ -77,6 +79,9 @@ fn a_process_started_by_another_test_plays_its_role() {
         "at" => say(&format!("{:?}", Directory::at(&path).map(|d| d.path().to_owned()))),
         "on a disk" => file_systems::play_on_a_disk(&path),
         "descriptors" => play_descriptors(&path),
+        "exit" => ends::play_exit(&path),
+        "exit at once" => ends::play_exit_at_once(&path),
+        "exit of a fork" => ends::play_exit_of_a_fork(&path),
         "large pages" => limits::play_large_pages(&path),
         "all handles" => limits::play_all_handles(&path),
         "removing without descriptors" => faults::play_removing_without_descriptors(&path),
