@@ -42,7 +42,7 @@ static GENERATION: AtomicU32 = AtomicU32::new(0);
 
 /// How often this process was forked off since [`install`] was called first in one of its ancestors
 /// or itself. What was made under another generation is gone. One relaxed load: each process has
-/// its own.
+/// its own. A child that would be one too many for 32 bits is ended (SIGABRT) before `fork` returns there.
 #[inline]
 pub fn generation() -> u32 {
     GENERATION.load(Ordering::Relaxed)
@@ -181,7 +181,11 @@ extern "C" fn child() {
             unsafe { rustix::io::close(fd) };
         }
     }
-    GENERATION.fetch_add(1, Ordering::Relaxed);
+    let Some(generation) = generation().checked_add(1) else {
+        // What an ancestor of 2^32 forks ago has made would count as this process's own.
+        std::process::abort()
+    };
+    GENERATION.store(generation, Ordering::Relaxed); // the child has one thread
     unlock();
 }
 
@@ -203,5 +207,35 @@ mod tests {
             .unwrap();
         }
         assert_eq!(calls, 1);
+    }
+
+    /// The process that `work` runs in; how it ended.
+    fn forked(work: impl FnOnce() -> i32) -> i32 {
+        // SAFETY: the child calls async-signal-safe functions only.
+        let pid = unsafe { libc::fork() };
+        if pid == 0 {
+            let code = work();
+            // SAFETY: it takes a number.
+            unsafe { libc::_exit(code) };
+        }
+        let mut status = 0;
+        // SAFETY: `status` is valid for writes.
+        assert_eq!(unsafe { libc::waitpid(pid, &raw mut status, 0) }, pid);
+        status
+    }
+
+    /// The number of forks came round after 2^32 of them, one in the child of the other: what an ancestor had made then passed for the child's own, and a lease
+    /// closed a descriptor that was another's.
+    #[test]
+    fn a_process_whose_forks_can_not_be_counted_ends() {
+        install();
+        let status = forked(|| {
+            GENERATION.store(u32::MAX - 1, Ordering::Relaxed); // in a process of its own
+            let last = forked(|| (generation() != u32::MAX).into());
+            GENERATION.store(u32::MAX, Ordering::Relaxed);
+            let one_more = forked(|| 0);
+            (last != 0 || !libc::WIFSIGNALED(one_more)).into()
+        });
+        assert!(libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 0, "{status:x}");
     }
 }

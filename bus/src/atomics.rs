@@ -1,4 +1,4 @@
-//! The only file that names core's atomics, the futex, or loom.
+//! The only file that names core's atomics, the futex, or loom. A mutex among threads of one process is here too.
 //!
 //! Everything above is written once and compiled twice: on the processor's atomics and on the kernel's futex,
 //! and, with `--cfg loom`, on loom's atomics and a futex made of loom's condition variable. The models
@@ -9,6 +9,7 @@ pub(crate) use self::imp::*;
 #[cfg(not(loom))]
 mod imp {
     pub(crate) use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::*, compiler_fence, fence};
+    pub(crate) use std::sync::Mutex;
 
     pub(crate) use shmbus_sys::lease::Lease;
     use shmbus_sys::{clock, futex, robust};
@@ -124,6 +125,7 @@ mod imp {
     use std::cell::Cell;
     use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
+    pub(crate) use loom::sync::Mutex;
     pub(crate) use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering::*, fence};
     use shmbus_sys::robust::{FUTEX_WAITERS, OWNER_DIED, TID_MASK};
 

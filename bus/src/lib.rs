@@ -197,7 +197,10 @@ extern crate self as shmbus;
 #[cfg(not(loom))]
 mod threads {
     use super::{Batch, Directory, Held, Loan, Observer, Publisher, Sample, Subscriber, Topic};
-    use crate::sync::{Condvar, MutexGuard, RobustMutex};
+    use crate::sync::{
+        Barrier, Condvar, Event, FileGuard, FileLock, MutexGuard, OnceCell, Permit, ReadGuard,
+        RobustMutex, RwLock, Semaphore, WriteGuard,
+    };
     use static_assertions::{assert_impl_all, assert_not_impl_any};
 
     assert_impl_all!(Directory: Send, Sync, Clone);
@@ -210,6 +213,17 @@ mod threads {
     assert_impl_all!(Batch<'static, u64>: Send);
     assert_impl_all!(Held<[u8]>: Send, Sync, Clone);
     assert_impl_all!(Condvar: Send, Sync);
+    assert_impl_all!(FileLock: Send, Sync);
+    assert_impl_all!(FileGuard<'static>: Send, Sync);
+    // Members belong to a thread: none of their functions has two callers at once.
     assert_not_impl_any!(RobustMutex<u64>: Send, Sync);
     assert_not_impl_any!(MutexGuard<'static, u64>: Send, Sync);
+    assert_not_impl_any!(RwLock<u64>: Send, Sync);
+    assert_not_impl_any!(ReadGuard<'static, u64>: Send, Sync);
+    assert_not_impl_any!(WriteGuard<'static, u64>: Send, Sync);
+    assert_not_impl_any!(Semaphore: Send, Sync);
+    assert_not_impl_any!(Permit<'static>: Send, Sync);
+    assert_not_impl_any!(Barrier: Send, Sync);
+    assert_not_impl_any!(Event: Send, Sync);
+    assert_not_impl_any!(OnceCell<u64>: Send, Sync);
 }

@@ -60,7 +60,7 @@ pub(crate) struct Busy(pub(crate) Owner);
 impl RecoveryLock {
     /// Runs `section` with the lock, if nobody has it. `section` is told whether the one before died inside.
     ///
-    /// `me` must be one of the caller's own entries, and no other thread's owner at the same time. `is_gone` asks for an owner's lease: true only of
+    /// `me` must be one of the caller's own entries. Threads that come for the same entry wait for each other as others do. `is_gone` asks for an owner's lease: true only of
     /// one that never stores again. If `section` panics the lock stays taken; it must not.
     pub(crate) fn try_lock<R>(
         &self,

@@ -191,3 +191,29 @@ impl<T: Payload + ?Sized> Drop for Held<T> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::{Delivery, Directory, Topic, TopicOptions};
+
+    /// Forgotten clones are safe code. Their number had 32 bits: after 2^32 of them the next one that was dropped gave the block back.
+    #[test]
+    fn more_clones_are_forgotten_than_32_bits_can_count_and_the_message_stays_held() {
+        let path = tempfile::tempdir_in("/dev/shm").unwrap();
+        let directory = Directory::at(path.path()).unwrap();
+        let options = TopicOptions { depth: 64, subscribers_max: 1, ..Default::default() };
+        let topic = Topic::<u64>::create_in(&directory, "t", &options).unwrap();
+        let mut publisher = topic.publisher().unwrap();
+        let mut subscriber = topic.subscriber(Delivery::Lossy).unwrap();
+        publisher.publish(&7).unwrap();
+        let held = subscriber.receive().unwrap().hold().ok().unwrap();
+        let clone = held.clone();
+        held.seat.holds.share_often(held.cell, u32::MAX.into()); // as many `mem::forget(held.clone())`: less than a minute
+        drop(clone);
+        for number in 0..256 {
+            publisher.publish(&number).unwrap(); // four times round the ring
+            subscriber.receive_latest().unwrap();
+        }
+        assert_eq!(*held, 7, "overwritten while it is held");
+    }
+}

@@ -1,5 +1,6 @@
 //! Several messages at once: published, received, and passed over.
 
+use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 use std::time::Duration;
 
 use shmbus::{
@@ -289,4 +290,48 @@ fn a_batch_that_waits_for_a_reliable_subscriber_has_told_of_all_that_it_has_publ
         assert_eq!(*subscriber.receive().unwrap(), message);
     }
     assert_eq!(feed.join().unwrap(), Ok(0));
+}
+
+/// Two samples of a batch were held by two threads at once. Both took the same hold cell with a count of one: with the first one dropped, the block of the other was
+/// used again while it was held.
+#[test]
+fn what_two_threads_hold_at_once_stays_until_both_have_given_it_back() {
+    let (_path, directory) = directory();
+    let topic = topic(&directory);
+    let mut publisher = topic.publisher().unwrap();
+    let mut subscriber = topic.subscriber(Delivery::Lossy).unwrap();
+    let mut next = 0_u64;
+    for _ in 0..5_000 {
+        publisher.publish_all(&messages(next..next + 2)).unwrap();
+        next += 2;
+        let samples: Vec<_> = subscriber.try_receive_batch().unwrap().unwrap().collect();
+        let Ok([first, second]) = <[_; 2]>::try_from(samples) else { continue }; // of two blocks
+        let met = AtomicU32::new(0);
+        let meet = || {
+            met.fetch_add(1, SeqCst);
+            while met.load(SeqCst) < 2 {
+                std::thread::yield_now();
+            }
+        };
+        let (first, second) = std::thread::scope(|scope| {
+            let other = scope.spawn(|| {
+                meet();
+                first.hold().unwrap() // one block: the budget of two is never used up
+            });
+            meet();
+            let second = second.hold().unwrap();
+            (other.join().unwrap(), second)
+        });
+        let held = topic.info().participants.iter().map(|one| one.held_blocks).sum::<u32>();
+        assert_eq!(held, 1, "one block, and one cell for it");
+        drop(first);
+        for _ in 0..2 {
+            publisher.publish_all(&messages(next..next + 256)).unwrap(); // twice round the ring
+            next += 256;
+            subscriber.receive_latest().unwrap();
+        }
+        assert_eq!(*second, second.sequence(), "overwritten while it is held");
+    }
+    let held = topic.info().participants.iter().map(|one| one.held_blocks).sum::<u32>();
+    assert_eq!(held, 0, "given back");
 }

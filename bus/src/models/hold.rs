@@ -172,3 +172,132 @@ fn hold_shared_by_two_threads_against_reuse() {
         }
     });
 }
+
+/// Two samples of one block, held by two threads at once: they share a cell, and what one of them gives back the other still has.
+#[test]
+fn hold_against_hold_of_the_same_block_by_another_thread() {
+    model(|| {
+        let region = region(2, 1, 1);
+        let mut ring = publisher(&region);
+        let mut reader = lossy(&region, 0, Start::Newest);
+        publish(&mut ring, &region).unwrap();
+        publish(&mut ring, &region).unwrap();
+        let [(a, _), (b, sequence)] = [0, 1].map(|_| receive(&mut reader, &region).unwrap());
+        let holds = Arc::new(Holds::none());
+        let theirs = (Arc::clone(&region), Arc::clone(&holds));
+        let other = thread::spawn(move || {
+            let (region, holds) = theirs;
+            holds.hold(&region, entry(0), block_of(&region, a)).unwrap()
+        });
+        let mine = holds.hold(&region, entry(0), block_of(&region, b)).unwrap();
+        let theirs = other.join().unwrap();
+        publish(&mut ring, &region).unwrap();
+        receive(&mut reader, &region).unwrap(); // moves the pin
+        holds.release(region.entry(entry(0)), theirs);
+        for _ in 0..12 {
+            publish(&mut ring, &region).unwrap();
+        }
+        assert_eq!(payload(&region, b), content(sequence), "overwritten while held");
+        holds.release(region.entry(entry(0)), mine);
+        assert_eq!(region.entry(entry(0)).held.load(Relaxed), 0, "given back, and still there");
+    });
+}
+
+/// The same of two blocks, which a subscriber never has both unheld: each has a cell of its own.
+#[test]
+fn hold_against_hold_of_another_block_by_another_thread() {
+    model(|| {
+        let region = region(1, 1, 2);
+        let mut ring = publisher(&region);
+        let mut reader = lossy(&region, 0, Start::Newest);
+        publish(&mut ring, &region).unwrap();
+        publish(&mut ring, &region).unwrap();
+        let [a, b] = [0, 1].map(|_| receive(&mut reader, &region).unwrap());
+        let holds = Arc::new(Holds::none());
+        let theirs = (Arc::clone(&region), Arc::clone(&holds));
+        let other = thread::spawn(move || {
+            let (region, holds) = theirs;
+            holds.hold(&region, entry(0), block_of(&region, a.0)).unwrap()
+        });
+        let mine = holds.hold(&region, entry(0), block_of(&region, b.0)).unwrap();
+        let theirs = other.join().unwrap();
+        assert_ne!(mine, theirs, "one cell for two blocks");
+        region.entry(entry(0)).pin.store(0, Release);
+        for _ in 0..7 {
+            publish(&mut ring, &region).unwrap();
+        }
+        for (at, sequence) in [a, b] {
+            assert_eq!(payload(&region, at), content(sequence), "overwritten while held");
+        }
+        holds.release(region.entry(entry(0)), theirs);
+        for _ in 0..7 {
+            publish(&mut ring, &region).unwrap();
+        }
+        assert_eq!(payload(&region, b.0), content(b.1), "overwritten while held");
+        holds.release(region.entry(entry(0)), mine);
+    });
+}
+
+/// The last sample of a cell is given back while another thread holds the same block, which is still pinned.
+#[test]
+fn hold_against_release_of_the_same_cell_by_another_thread() {
+    model(|| {
+        let region = region(2, 1, 2);
+        let mut ring = publisher(&region);
+        let mut reader = lossy(&region, 0, Start::Newest);
+        publish(&mut ring, &region).unwrap();
+        publish(&mut ring, &region).unwrap();
+        let [(a, _), (b, sequence)] = [0, 1].map(|_| receive(&mut reader, &region).unwrap());
+        let holds = Arc::new(Holds::none());
+        let first = holds.hold(&region, entry(0), block_of(&region, a)).unwrap();
+        let theirs = (Arc::clone(&region), Arc::clone(&holds));
+        let other = thread::spawn(move || {
+            let (region, holds) = theirs;
+            holds.release(region.entry(entry(0)), first);
+        });
+        let mine = holds.hold(&region, entry(0), block_of(&region, b)).unwrap();
+        other.join().unwrap();
+        publish(&mut ring, &region).unwrap();
+        receive(&mut reader, &region).unwrap(); // moves the pin
+        for _ in 0..12 {
+            publish(&mut ring, &region).unwrap();
+        }
+        assert_eq!(payload(&region, b), content(sequence), "overwritten while held");
+        holds.release(region.entry(entry(0)), mine);
+        assert_eq!(region.entry(entry(0)).held.load(Relaxed), 0, "given back, and still there");
+    });
+}
+
+/// A sample is shared by one thread and given back by another, while a third one holds the same block.
+#[test]
+fn hold_against_share_and_release_of_the_same_cell() {
+    model(|| {
+        let region = region(2, 1, 2);
+        let mut ring = publisher(&region);
+        let mut reader = lossy(&region, 0, Start::Newest);
+        publish(&mut ring, &region).unwrap();
+        publish(&mut ring, &region).unwrap();
+        let [(a, first), (b, second)] = [0, 1].map(|_| receive(&mut reader, &region).unwrap());
+        let holds = Arc::new(Holds::none());
+        let cell = holds.hold(&region, entry(0), block_of(&region, a)).unwrap();
+        let theirs = (Arc::clone(&region), Arc::clone(&holds));
+        let other = thread::spawn(move || {
+            let (region, holds) = theirs;
+            holds.share(cell);
+            holds.release(region.entry(entry(0)), cell);
+        });
+        let mine = holds.hold(&region, entry(0), block_of(&region, b)).unwrap();
+        other.join().unwrap();
+        assert_eq!(mine, cell, "two cells for one block");
+        holds.release(region.entry(entry(0)), cell);
+        publish(&mut ring, &region).unwrap();
+        receive(&mut reader, &region).unwrap(); // moves the pin
+        for _ in 0..12 {
+            publish(&mut ring, &region).unwrap();
+        }
+        for (at, sequence) in [(a, first), (b, second)] {
+            assert_eq!(payload(&region, at), content(sequence), "overwritten while held");
+        }
+        holds.release(region.entry(entry(0)), mine);
+    });
+}

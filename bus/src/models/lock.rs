@@ -72,7 +72,12 @@ impl Place {
 
     /// Waits for the lock as entry `number`, and counts. Whether the one before died in it.
     fn enter(&self, number: u32) -> bool {
-        TID.with(|tid| tid.set(10 + number));
+        self.enter_as_thread(10 + number, number)
+    }
+
+    /// The same in thread `id`: an entry may have several.
+    fn enter_as_thread(&self, id: u32, number: u32) -> bool {
+        TID.with(|tid| tid.set(id));
         let entered = self.lock().lock_until(
             me(number),
             FOREVER,
@@ -139,6 +144,19 @@ fn lock_against_lock() {
 }
 
 /// Both may sleep: who is woken leaves the other one to be woken in its turn.
+/// Two threads that hold samples of one subscriber both sweep when the budget is used up: for one entry, and one after the other.
+#[test]
+fn lock_against_lock_of_another_thread_of_the_same_entry() {
+    model(|| {
+        let place = Place::new();
+        let theirs = Arc::clone(&place);
+        let other = thread::spawn(move || theirs.enter_as_thread(11, 0));
+        assert!(!place.enter_as_thread(10, 0), "nobody died");
+        assert!(!other.join().unwrap(), "nobody died");
+        assert_eq!(place.count(), 3);
+    });
+}
+
 #[test]
 fn two_locks_behind_one() {
     two_locks_behind_one_inside(false);
