@@ -7,6 +7,8 @@
 //! This trusts everybody who can write the topic's files to follow the protocol, as [`Topic::open`](crate::Topic::open) states.
 #![allow(unsafe_code)] // casts between slots and payloads
 
+use core::mem::MaybeUninit;
+
 use crate::atomics::{Acquire, AtomicU64, Relaxed, fence};
 use crate::layout::{PAGE, PAYLOAD_BYTES, PAYLOAD_FIXED, PAYLOAD_SEQUENCE};
 use crate::message::Message;
@@ -39,10 +41,6 @@ pub trait Payload: sealed::Sealed + Send + Sync + 'static {
     fn carried() -> Carried;
     #[doc(hidden)]
     fn bytes(&self) -> &[u8];
-    /// Calls `f` with a copy, where that is possible: so that a message that was built in registers need not be in memory for the sake of a call that is
-    /// hardly ever made.
-    #[doc(hidden)]
-    fn apart<R>(&self, f: impl FnOnce(&Self) -> R) -> R;
     #[doc(hidden)]
     fn from_bytes(bytes: &[u8]) -> Option<&Self>;
     #[doc(hidden)]
@@ -118,11 +116,6 @@ impl<T: Message> Payload for T {
     }
 
     #[inline]
-    fn apart<R>(&self, f: impl FnOnce(&Self) -> R) -> R {
-        f(&{ *self })
-    }
-
-    #[inline]
     fn from_bytes(bytes: &[u8]) -> Option<&T> {
         bytemuck::try_from_bytes(bytes).ok()
     }
@@ -143,11 +136,6 @@ impl<T: Message> Payload for [T] {
     #[inline]
     fn bytes(&self) -> &[u8] {
         bytemuck::cast_slice(self)
-    }
-
-    #[inline]
-    fn apart<R>(&self, f: impl FnOnce(&Self) -> R) -> R {
-        f(self)
     }
 
     #[inline]
@@ -192,6 +180,24 @@ pub(crate) unsafe fn write<T: Payload + ?Sized>(region: &Region, at: SlotAt, byt
 /// cache, behind all the stores before them, and those wait for lines of other cores. Words are forwarded from the store buffer. Atomics, because nothing else keeps
 /// the compiler from making the wide loads of it.
 const WORDS_MAX: usize = 64;
+
+/// Calls `f` with a copy of a message of few bytes, so that one that was built in registers need not be in memory for the sake of a call that an exclusive publisher never makes.
+/// Larger ones are passed as they are: no message is ever on the stack because of this.
+#[inline(always)]
+pub(crate) fn apart<T: Payload + ?Sized, R>(bytes: &[u8], f: impl FnOnce(&[u8]) -> R) -> R {
+    match T::SIZE {
+        Some(size) if size <= WORDS_MAX => {
+            assert!(bytes.len() <= size);
+            let mut copy = MaybeUninit::<[u64; WORDS_MAX / 8]>::uninit();
+            let to = copy.as_mut_ptr().cast::<u8>();
+            // SAFETY: `copy` has `WORDS_MAX` bytes, which nobody else knows.
+            unsafe { core::ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len()) };
+            // SAFETY: as many bytes as were just written.
+            f(unsafe { core::slice::from_raw_parts(to, bytes.len()) })
+        }
+        _ => f(bytes),
+    }
+}
 
 /// Has the line a page behind a slot's first one fetched, to be written soon: with small messages the line of the slot that many further on. For an
 /// exclusive publisher.

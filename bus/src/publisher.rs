@@ -124,7 +124,9 @@ impl<T: Payload + ?Sized> Publisher<T> {
         let place = match self.ring.place(&self.participant.region) {
             Some(place) => place,
             None if self.shared.is_some() => {
-                return message.apart(|message| self.publish_shared(message.bytes(), deadline_ns));
+                return payload::apart::<T, _>(bytes, |bytes| {
+                    self.publish_shared(bytes, deadline_ns)
+                });
             }
             None => self.open(deadline_ns)?,
         };
@@ -174,7 +176,9 @@ impl<T: Payload + ?Sized> Publisher<T> {
     where
         T: 'a,
     {
-        self.check(0).map_err(|source| PublishAllError { published: 0, source })?;
+        if self.participant.attachment.is_forked() {
+            return Err(PublishAllError { published: 0, source: PublishError::Forked }); // of no messages too
+        }
         let mut first = None;
         let mut published = 0;
         let mut untold = false;
@@ -202,7 +206,7 @@ impl<T: Payload + ?Sized> Publisher<T> {
         let place = match self.ring.place(&self.participant.region) {
             Some(place) => place,
             None if self.shared.is_some() => {
-                return message.apart(|message| self.publish_shared(message.bytes(), FOREVER));
+                return payload::apart::<T, _>(bytes, |bytes| self.publish_shared(bytes, FOREVER));
             }
             None => {
                 self.tell(untold); // before anybody is waited for

@@ -74,11 +74,6 @@ impl Payload for Raw {
     }
 
     #[inline]
-    fn apart<R>(&self, f: impl FnOnce(&Self) -> R) -> R {
-        f(self)
-    }
-
-    #[inline]
     fn from_bytes(bytes: &[u8]) -> Option<&Raw> {
         Some(Raw::wrap_ref(bytes))
     }

@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 use std::time::Duration;
 
 use shmbus::{
-    Delivery, Directory, PublishAllError, PublishError, Publishers, ReceiveError, SeekError, Start,
-    Subscriber, Topic, TopicOptions,
+    Delivery, Directory, PublishAllError, PublishError, Publishers, Raw, RawTopic, ReceiveError,
+    SeekError, Start, Subscriber, Topic, TopicOptions,
 };
 
 fn directory() -> (tempfile::TempDir, Directory) {
@@ -290,6 +290,29 @@ fn a_batch_that_waits_for_a_reliable_subscriber_has_told_of_all_that_it_has_publ
         assert_eq!(*subscriber.receive().unwrap(), message);
     }
     assert_eq!(feed.join().unwrap(), Ok(0));
+}
+
+/// It began by asking whether a message of no bytes may be published, which on a topic of a fixed size it may not.
+#[test]
+fn a_batch_of_messages_without_their_type_is_published() {
+    for publishers in [Publishers::Exclusive, Publishers::Shared(2)] {
+        let (_path, directory) = directory();
+        let options = TopicOptions { publishers, ..options() };
+        let topic = Topic::<u64>::create_in(&directory, "t", &options).unwrap();
+        let mut subscriber = topic.subscriber(Delivery::Lossy).unwrap();
+        let mut publisher = RawTopic::open_in(&directory, "t").unwrap().publisher().unwrap();
+        let bytes = [0_u64, 1, 2].map(u64::to_ne_bytes);
+        let [zero, one, two] = bytes.each_ref().map(|bytes| Raw::new(bytes));
+        assert_eq!(publisher.publish_all(&[]), Ok(0));
+        assert_eq!(publisher.publish_all(&[zero, one]), Ok(0));
+        let short = publisher.publish_all(&[two, Raw::new(&[7; 3]), zero]);
+        let source = PublishError::Length { len: 3, size: 8 };
+        assert_eq!(short, Err(PublishAllError { published: 1, source }));
+        for message in 0..3 {
+            assert_eq!(*subscriber.try_receive().unwrap().unwrap(), message);
+        }
+        assert!(subscriber.try_receive().unwrap().is_none());
+    }
 }
 
 /// Two samples of a batch were held by two threads at once. Both took the same hold cell with a count of one: with the first one dropped, the block of the other was

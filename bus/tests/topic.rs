@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use shmbus::{
-    AttachError, CreateError, Delivery, Directory, OpenError, PublishError, ReceiveError, Start,
-    Topic, TopicOptions, TryPublishError,
+    AttachError, CreateError, Delivery, Directory, OpenError, PublishError, Publishers,
+    ReceiveError, Start, Topic, TopicOptions, TryPublishError,
 };
 
 fn directory() -> (tempfile::TempDir, Directory) {
@@ -224,4 +224,41 @@ fn another_type_is_refused_and_named() {
   * each: u64         each: u32[2]";
     assert_eq!(error.to_string(), text);
     assert!(Topic::<[u8]>::open_or_create_in(&directory, "t", &small()).is_err());
+}
+
+/// A message of 4 MiB was copied to the stack for a call that an exclusive topic never makes: `publish` of a boxed one overflowed a stack of 2 MiB.
+#[test]
+fn a_large_message_needs_no_stack() {
+    type Frame = [u64; 1 << 19];
+    fn frame(first: u64) -> Box<Frame> {
+        let mut words = vec![0_u64; 1 << 19].into_boxed_slice();
+        words[0] = first;
+        words.try_into().unwrap()
+    }
+    fn exchange(directory: Directory, publishers: Publishers) {
+        let options = TopicOptions { depth: 4, subscribers_max: 1, publishers, ..small() };
+        let topic = Topic::<Frame>::create_in(&directory, "frames", &options).unwrap();
+        let mut publisher = topic.publisher().unwrap();
+        let mut subscriber = topic.subscriber(Delivery::Lossy).unwrap();
+        assert_eq!(publisher.publish(&frame(0)), Ok(0));
+        assert_eq!(publisher.try_publish(&frame(1)), Ok(1));
+        assert_eq!(publisher.publish_timeout(&frame(2), Duration::from_secs(60)), Ok(2));
+        let mut into = frame(7);
+        subscriber.receive().unwrap().copy_to(&mut into).unwrap();
+        assert_eq!(into[0], 0);
+        assert!(subscriber.try_copy(&mut into).unwrap().is_some());
+        assert_eq!(into[0], 1);
+        assert_eq!(subscriber.receive().unwrap().hold().ok().unwrap()[0], 2);
+        assert_eq!(publisher.publish_all(std::slice::from_ref(&*frame(3))), Ok(3));
+        let mut loan = publisher.loan().unwrap();
+        loan[0] = 4;
+        assert_eq!(loan.commit(), Ok(4));
+        let received: Vec<_> = [(); 2].map(|_| subscriber.receive().unwrap()[0]).into();
+        assert_eq!(received, [3, 4]);
+    }
+    for publishers in [Publishers::Exclusive, Publishers::Shared(2)] {
+        let (_path, directory) = directory();
+        let thread = std::thread::Builder::new().stack_size(256 << 10);
+        thread.spawn(move || exchange(directory, publishers)).unwrap().join().unwrap();
+    }
 }
