@@ -102,8 +102,9 @@ fn message(input: &DeriveInput) -> Result<TokenStream> {
     fields::check_padding(ident, fields, align)?;
     let (name, version) = (attributes.name, attributes.version);
     Ok(quote! {
+        // SAFETY: `of_struct` compiles only if the fields that it is told, whose offsets the compiler states, cover each byte of the type.
         #[automatically_derived]
-        impl ::shmbus::Message for #ident {
+        unsafe impl ::shmbus::Message for #ident {
             const NAME: &'static str = #name;
             const VERSION: u32 = #version;
             const FIELDS: &'static [::shmbus::__derive::Field] = &[#(#entries),*];

@@ -2,7 +2,7 @@
 //!
 //! [`FixedStr`] is text, [`Bool`] a truth value, [`Enum`] one of a set of names. Each is as large as the bytes that it wraps, and
 //! reading one costs the check.
-#![allow(unsafe_code)] // says of `Enum` that it is plain data, which bytemuck's derive cannot
+#![allow(unsafe_code)] // says of the three what they are; of `Enum` also that it is plain data, which bytemuck's derive cannot
 
 use core::fmt;
 
@@ -118,7 +118,8 @@ impl<const N: usize> fmt::Debug for FixedStr<N> {
     }
 }
 
-impl<const N: usize> Message for FixedStr<N> {
+// SAFETY: `N` bytes (`repr(transparent)`); none do not compile.
+unsafe impl<const N: usize> Message for FixedStr<N> {
     const NAME: &'static str = "text";
     const VERSION: u32 = 0;
     const FIELDS: &'static [Field] = &[];
@@ -177,7 +178,8 @@ impl fmt::Debug for Bool {
     }
 }
 
-impl Message for Bool {
+// SAFETY: one byte (`repr(transparent)`).
+unsafe impl Message for Bool {
     const NAME: &'static str = "bool";
     const VERSION: u32 = 0;
     const FIELDS: &'static [Field] = &[];
@@ -296,7 +298,8 @@ impl<E: MessageEnum> fmt::Debug for Enum<E> {
     }
 }
 
-impl<E: MessageEnum> Message for Enum<E> {
+// SAFETY: it is its integer (`repr(transparent)`), whose scalar `EnumRepr` states, which nobody else implements.
+unsafe impl<E: MessageEnum> Message for Enum<E> {
     const NAME: &'static str = E::NAME;
     const VERSION: u32 = 0;
     const FIELDS: &'static [Field] = &[];

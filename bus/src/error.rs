@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::limits::{PageSizeError, TooManyHandles};
+use crate::message::TypeError;
 pub use crate::ring::Corrupt;
 use crate::schema::{Schema, other_type};
 
@@ -33,6 +34,9 @@ pub enum OptionsError {
         /// The next larger power of two.
         above: u64,
     },
+    /// The message type is not what its description says.
+    #[error(transparent)]
+    Type(#[from] TypeError),
     /// A guarded topic has one publisher at a time.
     #[error("a guarded topic has one publisher at a time: publishers must be exclusive")]
     Shared,
@@ -245,6 +249,14 @@ pub enum OpenError {
         found: Option<Box<Schema>>,
         /// What was asked for; `None`: bytes.
         expected: Option<Box<Schema>>,
+    },
+    /// The type that was asked for is not what its description says.
+    #[error("topic {name} cannot be opened as this type")]
+    Description {
+        /// Name of the topic.
+        name: String,
+        /// What is wrong with the type.
+        source: TypeError,
     },
     /// The topic was created with another value of an option that must match.
     #[error("topic {name} has {option} {found}, not {expected}")]

@@ -232,7 +232,8 @@ pub(crate) fn check_type<T: Payload + ?Sized>(
     if T::ANY {
         return Ok(());
     }
-    let expected = T::carried();
+    let expected =
+        T::carried().map_err(|source| OpenError::Description { name: name.to_owned(), source })?;
     if expected == *found {
         return Ok(());
     }

@@ -163,7 +163,7 @@ pub use self::{
     leftovers::{Leftover, LeftoverKind},
     limits::{PageSizeError, TooManyHandles},
     loan::Loan,
-    message::{Field, Message},
+    message::{Field, Message, TypeError},
     observer::{Observed, Observer},
     options::{Memory, Publishers, TopicOptions, Wake},
     payload::Payload,

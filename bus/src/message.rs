@@ -2,25 +2,36 @@
 //!
 //! A [`Message`] is plain data whose every byte belongs to a named field. [`derive(Message)`](derive@crate::Message) describes a
 //! struct and refuses, at compile time, what two processes could read differently. `kind` has the description that it makes, `schema` the same at run time, as text.
+#![allow(unsafe_code)] // says of numbers and arrays what they are
 
 use bytemuck::{AnyBitPattern, NoUninit};
 
 use crate::kind::{FNV_OFFSET, Kind, Scalar};
+use crate::schema::SchemaError;
 
 /// Plain data that describes itself: what a topic carries.
 ///
 /// Implemented by [`derive(Message)`](derive@crate::Message) for `#[repr(C)]` structs, and here for integers of 8 to 64 bits, floats,
-/// arrays, [`FixedStr`](crate::FixedStr), [`Bool`](crate::Bool) and [`Enum`](crate::Enum). Not to be implemented by hand: a topic
-/// whose schema does not describe the bytes cannot be opened.
+/// arrays, [`FixedStr`](crate::FixedStr), [`Bool`](crate::Bool) and [`Enum`](crate::Enum). Not meant to be implemented by hand.
 ///
 /// [`NoUninit`] and [`AnyBitPattern`] (bytemuck) mean that no byte of the publisher's memory leaks and that no byte from another process is an invalid
 /// value. All of this is known at compile time; nothing of it costs anything when a message is published or received.
+///
+/// # Safety
+/// [`KIND`](Message::KIND) describes the type:
+/// - its [size](Kind::size) is that of the type, and not 0;
+/// - its alignment is that of the type, and at most 4096;
+/// - every byte of the type belongs to what it describes, at the offset that it states, so that who reads the bytes by the schema alone reads what was
+///   written.
+///
+/// That every byte is written, and that every byte is a value, [`NoUninit`] and [`AnyBitPattern`] promise, which have lists of their own. The derive keeps all of this.
+/// Size and alignment are compared all the same whenever a topic is created or opened: [`TypeError`](crate::TypeError).
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a message, nor a field of one",
     note = "a struct is one with `#[derive(Clone, Copy, Pod, Zeroable, Message)] #[repr(C)]`",
     note = "an enum is a field as `Enum<{Self}>`, with `#[derive(Clone, Copy, MessageEnum)]`"
 )]
-pub trait Message: NoUninit + AnyBitPattern + Send + Sync + 'static {
+pub unsafe trait Message: NoUninit + AnyBitPattern + Send + Sync + 'static {
     /// Its name in every language: chosen by `#[message(name = "md.Quote")]`, else that of the struct. An array has its element's.
     const NAME: &'static str;
     /// Its version: chosen by `#[message(version = 2)]`, else 1; 0 of what is not a struct.
@@ -31,6 +42,42 @@ pub trait Message: NoUninit + AnyBitPattern + Send + Sync + 'static {
     const KIND: &'static Kind;
     /// FNV-1a, 64 bits, over name, version, size, alignment and every field; `docs/schema.md` says over which bytes.
     const LAYOUT_HASH: u64 = Self::KIND.hash(FNV_OFFSET);
+}
+
+/// A type whose [`Message`] was implemented by hand is not what it says.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum TypeError {
+    /// Its size or alignment is not that of its description.
+    #[error(
+        "{type_name} has {size} bytes aligned to {align}, and its KIND describes {described_size} bytes aligned to {described_align}"
+    )]
+    Layout {
+        /// Name of the type.
+        type_name: &'static str,
+        /// `size_of` the type.
+        size: u64,
+        /// `align_of` the type.
+        align: u64,
+        /// Size of what `KIND` describes.
+        described_size: u64,
+        /// Alignment of what `KIND` describes.
+        described_align: u64,
+    },
+    /// It has no bytes.
+    #[error("{type_name} has no bytes: a message has at least one")]
+    ZeroSized {
+        /// Name of the type.
+        type_name: &'static str,
+    },
+    /// Its description cannot be read back: a name that is none, or a limit that is exceeded.
+    #[error("the description of {type_name} is not a schema")]
+    Schema {
+        /// Name of the message type.
+        type_name: String,
+        /// What is wrong with it; nothing if another schema is read back.
+        source: Option<SchemaError>,
+    },
 }
 
 /// A field of a message.
@@ -58,7 +105,8 @@ impl Field {
 
 macro_rules! scalars {
     ($($type:ident $scalar:ident),+) => {$(
-        impl Message for $type {
+        // SAFETY: a number is its scalar.
+        unsafe impl Message for $type {
             const NAME: &'static str = stringify!($type);
             const VERSION: u32 = 0;
             const FIELDS: &'static [Field] = &[];
@@ -69,7 +117,8 @@ macro_rules! scalars {
 
 scalars!(u8 U8, i8 I8, u16 U16, i16 I16, u32 U32, i32 I32, u64 U64, i64 I64, f32 F32, f64 F64);
 
-impl<T: Message, const N: usize> Message for [T; N]
+// SAFETY: `N` elements without a gap, each as `T::KIND` says; an empty array does not compile (`of_array`).
+unsafe impl<T: Message, const N: usize> Message for [T; N]
 where
     [T; N]: NoUninit + AnyBitPattern,
 {

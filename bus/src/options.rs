@@ -157,7 +157,7 @@ impl TopicOptions {
     /// # Errors
     /// The first option that is out of its range.
     pub fn memory<T: Payload + ?Sized>(&self) -> Result<Memory, OptionsError> {
-        Ok(Memory::of(&self.geometry(&T::carried())?))
+        Ok(Memory::of(&self.geometry(&T::carried()?)?))
     }
 
     pub(crate) fn claim_timeout_ns(&self) -> u64 {
@@ -214,6 +214,7 @@ impl TopicOptions {
         in_range("alignment of the message type", carried.align(), 1, PAGE)?;
         let schema_len = carried.text().len() as u64;
         in_range("length of the schema", schema_len, 0, TEXT_MAX)?;
+        carried.check_text()?;
         let geometry = Geometry::new(
             self.depth,
             payload_max as u32,

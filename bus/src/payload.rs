@@ -11,7 +11,7 @@ use core::mem::MaybeUninit;
 
 use crate::atomics::{Acquire, AtomicU64, Relaxed, fence};
 use crate::layout::{PAGE, PAYLOAD_BYTES, PAYLOAD_FIXED, PAYLOAD_SEQUENCE};
-use crate::message::Message;
+use crate::message::{Message, TypeError};
 use crate::region::Region;
 use crate::ring::{Corrupt, SlotAt, message_stamp};
 use crate::schema::{Schema, Type};
@@ -36,9 +36,9 @@ pub trait Payload: sealed::Sealed + Send + Sync + 'static {
     /// Whether it is the topic, and not the type, that says which lengths a message can have.
     #[doc(hidden)]
     const ANY: bool = false;
-    /// What the header of a topic says about its messages.
+    /// What the header of a topic says about its messages; or why the type is not what it says.
     #[doc(hidden)]
-    fn carried() -> Carried;
+    fn carried() -> Result<Carried, TypeError>;
     #[doc(hidden)]
     fn bytes(&self) -> &[u8];
     #[doc(hidden)]
@@ -68,6 +68,16 @@ impl Carried {
     /// The text of the schema; empty where there is none.
     pub(crate) fn text(&self) -> String {
         self.schema.as_ref().map_or_else(String::new, Schema::to_string)
+    }
+
+    /// Whether whoever opens the topic reads the schema that its creator meant.
+    pub(crate) fn check_text(&self) -> Result<(), TypeError> {
+        let Some(schema) = &self.schema else { return Ok(()) };
+        let parsed = Schema::parse(&schema.to_string());
+        if parsed.as_ref() == Ok(schema) {
+            return Ok(());
+        }
+        Err(TypeError::Schema { type_name: schema.name(), source: parsed.err() })
     }
 
     pub(crate) fn kind(&self) -> u32 {
@@ -103,11 +113,26 @@ impl Carried {
     }
 }
 
+/// The schema of `T`, which has the size and the alignment of `T`: the schema is compared with the topic's header, and what is written has the size of `T`.
+fn described<T: Message>() -> Result<Schema, TypeError> {
+    let type_name = core::any::type_name::<T>();
+    let (size, align) = (size_of::<T>() as u64, align_of::<T>() as u64);
+    if size == 0 {
+        return Err(TypeError::ZeroSized { type_name });
+    }
+    let schema = Schema::of::<T>();
+    let (described_size, described_align) = (schema.size(), schema.align());
+    if (size, align) != (described_size, described_align) {
+        return Err(TypeError::Layout { type_name, size, align, described_size, described_align });
+    }
+    Ok(schema)
+}
+
 impl<T: Message> Payload for T {
     const SIZE: Option<usize> = Some(size_of::<T>());
 
-    fn carried() -> Carried {
-        Carried::of(Schema::of::<T>())
+    fn carried() -> Result<Carried, TypeError> {
+        Ok(Carried::of(described::<T>()?))
     }
 
     #[inline]
@@ -129,8 +154,8 @@ impl<T: Message> Payload for T {
 impl<T: Message> Payload for [T] {
     const SIZE: Option<usize> = None;
 
-    fn carried() -> Carried {
-        Carried::of(Schema::of::<T>().into_sequence())
+    fn carried() -> Result<Carried, TypeError> {
+        Ok(Carried::of(described::<T>()?.into_sequence()))
     }
 
     #[inline]

@@ -7,6 +7,7 @@ use bytemuck::TransparentWrapper;
 use crate::directory::Directory;
 use crate::error::{CreateError, PublishAllError, PublishError};
 use crate::loan::Loan;
+use crate::message::TypeError;
 use crate::options::TopicOptions;
 use crate::payload::{Carried, Payload};
 use crate::publisher::Publisher;
@@ -64,8 +65,8 @@ impl Payload for Raw {
     const SIZE: Option<usize> = None;
     const ANY: bool = true;
 
-    fn carried() -> Carried {
-        Carried::bytes()
+    fn carried() -> Result<Carried, TypeError> {
+        Ok(Carried::bytes())
     }
 
     #[inline]

@@ -14,7 +14,7 @@ use crate::bell::Barrier;
 use crate::control::client;
 use crate::crash;
 use crate::directory::{self, DATA, Directory, Draft, TOPIC, TopicName};
-use crate::error::{AttachError, CreateError, OpenError, RemoveError};
+use crate::error::{AttachError, CreateError, OpenError, OptionsError, RemoveError};
 use crate::guard::Pages;
 use crate::header;
 use crate::layout::{CONTROL_OFFSET, TABLE_OFFSET};
@@ -111,7 +111,7 @@ impl<T: Payload + ?Sized> Topic<T> {
         name: &str,
         options: &TopicOptions,
     ) -> Result<Self, CreateError> {
-        Self::create_carrying(directory, name, options, &T::carried())
+        Self::create_carrying(directory, name, options, &T::carried().map_err(OptionsError::Type)?)
     }
 
     /// Creates a topic of `carried`, which is what `T` is, or what whoever knows no types has chosen.

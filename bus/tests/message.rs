@@ -1,9 +1,11 @@
 //! Messages that describe themselves: their schema in the topic, tools that know no type, and what is said where two programs disagree.
+#![allow(unsafe_code)] // descriptions by hand that lie
 
 use bytemuck::{Pod, Zeroable};
 use shmbus::{
-    Bool, Corrupt, CreateError, Delivery, Directory, Enum, FixedStr, Message, MessageEnum,
-    OpenError, PublishError, Raw, RawTopic, ReceiveError, Schema, Topic, TopicOptions, Value,
+    Bool, Corrupt, CreateError, Delivery, Directory, Enum, Field, FixedStr, GuardedTopic, Kind,
+    Message, MessageEnum, OpenError, OptionsError, Payload, PublishError, Raw, RawTopic,
+    ReceiveError, Scalar, Schema, Topic, TopicOptions, TypeError, Value, Variant,
 };
 
 fn directory() -> (tempfile::TempDir, Directory) {
@@ -333,4 +335,93 @@ fn a_difference_in_a_message_within_a_message_is_found_and_shown() {
     assert_eq!(different.len(), 2, "{error}");
     assert!(different[0].contains("legs.ratio: u16 at 0"), "{error}");
     assert!(different[1].contains("(u8: Sell 1, Buy 2) at 2"), "{error}");
+}
+
+/// `Message` was a safe trait, and nobody compared a type with its description: this one published 4 MiB into a slot of 64 bytes.
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct Big([u64; 524_288]);
+
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C, align(64))]
+struct Aligned([u8; 64]);
+
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct Nothing;
+
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct Nameless(u64);
+
+/// Says of a type what it is not.
+macro_rules! lies {
+    ($($type:ident $kind:expr),+) => {$(
+        // SAFETY: broken, to see that it is found out before anything is written.
+        unsafe impl Message for $type {
+            const NAME: &'static str = "u64";
+            const VERSION: u32 = 0;
+            const FIELDS: &'static [Field] = &[];
+            const KIND: &'static Kind = $kind;
+        }
+    )+};
+}
+
+lies!(
+    Big & Kind::Scalar(Scalar::U64),
+    Aligned & Kind::Array(&Kind::Scalar(Scalar::U8), 64),
+    Nothing & Kind::Text(0),
+    Nameless & Kind::of_enum("u", Scalar::U64, &[Variant { name: "no name", value: 0 }])
+);
+
+/// What creating and opening a topic of `T` says of the type.
+fn wrong<T: Payload + ?Sized>(directory: &Directory) -> [TypeError; 2] {
+    let created = match Topic::<T>::create_in(directory, "lie", &small()).map(drop) {
+        Err(CreateError::Options(OptionsError::Type(error))) => error,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(directory.topics().unwrap(), ["truth"], "something was made");
+    let opened = match Topic::<T>::open_in(directory, "truth").map(drop) {
+        Err(OpenError::Description { source, .. }) => source,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(small().memory::<T>(), Err(OptionsError::Type(created.clone())));
+    [created, opened]
+}
+
+#[test]
+fn a_type_that_is_not_as_it_says_is_refused_where_a_topic_is_created_and_where_it_is_opened() {
+    let (_path, directory) = directory();
+    Topic::<u64>::create_in(&directory, "truth", &small()).unwrap();
+    let layout = |error| {
+        let TypeError::Layout { size, align, described_size, described_align, .. } = error else {
+            panic!("{error}")
+        };
+        (size, align, described_size, described_align)
+    };
+    for [created, opened] in [wrong::<Big>(&directory), wrong::<[Big]>(&directory)] {
+        assert_eq!(layout(created), (4 << 20, 8, 8, 8));
+        assert_eq!(layout(opened), (4 << 20, 8, 8, 8));
+    }
+    for [created, opened] in [wrong::<Aligned>(&directory), wrong::<[Aligned]>(&directory)] {
+        assert_eq!(layout(created), (64, 64, 64, 1));
+        assert_eq!(layout(opened), (64, 64, 64, 1));
+    }
+    for errors in [wrong::<Nothing>(&directory), wrong::<[Nothing]>(&directory)] {
+        for error in errors {
+            assert!(matches!(error, TypeError::ZeroSized { .. }), "{error}");
+        }
+    }
+    assert!(GuardedTopic::create::<Big>("lie", &small()).is_err());
+}
+
+/// The topic was made, and nobody could open it.
+#[test]
+fn a_type_whose_description_is_no_schema_makes_no_topic() {
+    let (_path, directory) = directory();
+    match Topic::<Nameless>::create_in(&directory, "t", &small()).map(drop) {
+        Err(CreateError::Options(OptionsError::Type(TypeError::Schema { .. }))) => {}
+        other => panic!("{other:?}"),
+    }
+    assert!(directory.topics().unwrap().is_empty(), "something was made");
 }

@@ -8,7 +8,7 @@ use shmbus_sys::shm::{self, Access};
 use shmbus_sys::{clock, unix};
 
 use crate::directory::{self, TopicName};
-use crate::error::{CreateError, OpenError};
+use crate::error::{CreateError, OpenError, OptionsError};
 use crate::header::{self, Description};
 use crate::layout::{ENTRIES_OFFSET, PAGE, TABLE_OFFSET};
 use crate::limits::check_page_size;
@@ -42,7 +42,8 @@ impl GuardedTopic {
         name: &str,
         options: &TopicOptions,
     ) -> Result<GuardedTopic, CreateError> {
-        GuardedTopic::create_carrying(name, options, &T::carried())
+        let carried = T::carried().map_err(OptionsError::Type)?;
+        GuardedTopic::create_carrying(name, options, &carried)
     }
 
     /// The same of messages that `schema` describes; of bytes, where there is none.

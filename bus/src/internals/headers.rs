@@ -33,7 +33,7 @@ impl Headers {
     /// # Errors
     /// As [`TopicOptions::memory`].
     pub fn new<T: Payload + ?Sized>(options: &TopicOptions) -> Result<Headers, OptionsError> {
-        let carried = T::carried();
+        let carried = T::carried()?;
         let geometry = options.geometry(&carried)?;
         let (data, control) = header::write(&carried, &geometry, options, 1, 2);
         Ok(Headers {

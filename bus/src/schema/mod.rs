@@ -151,7 +151,7 @@ impl Type {
             Type::Bool => 1,
             Type::Text(len) => *len,
             Type::Enum(enumeration) => enumeration.scalar.size() as u64,
-            Type::Array(of, count) => of.size() * count,
+            Type::Array(of, count) => of.size().saturating_mul(*count), // of a kind that was made by hand
             Type::Struct(structure) => structure.size,
         }
     }
