@@ -77,6 +77,8 @@ pub(crate) fn let_in(
 
 #[cfg(not(loom))]
 pub(crate) use publishing::Debts;
+#[cfg(loom)]
+pub(crate) use publishing::evict;
 pub(crate) use publishing::{Pages, sleep};
 
 mod publishing {
@@ -90,6 +92,8 @@ mod publishing {
     #[cfg(not(loom))]
     use crate::repair::STALL_CHECK_NS;
     use crate::ring::table;
+    #[cfg(not(loom))]
+    use crate::ring::table::Reliable;
     #[cfg(loom)]
     use loom::thread::yield_now;
     #[cfg(not(loom))]
@@ -147,8 +151,9 @@ mod publishing {
     /// whole patience is lossy from then on. So nobody costs publishers more than its patience at once, and a tenth of the time in the long run;
     /// leaving and joining again changes nothing, for a page is one user's for ever, and its debt stays.
     ///
-    /// A publisher may give up and try again later. Who is in the way of the same block then has been so ever since; who is not has been
-    /// for a while that nobody knows, and as much of it counts as a publisher that waits would have slept.
+    /// A publisher may give up and try again later. The owner of the page that is in the way of the same block then has been so ever since.
+    /// One that is not, or has left the page to the next one, was in the way for a while that nobody knows: as much of it counts as a
+    /// publisher that waits would have slept.
     #[cfg(not(loom))]
     pub(crate) struct Debts {
         debts: Vec<Debt>,
@@ -159,7 +164,8 @@ mod publishing {
         index: EntryIndex,
         owed_ns: u64,
         seen_ns: u64,
-        in_the_way: bool,
+        /// The generation of the owner that was in the way at the last look.
+        in_the_way: Option<u64>,
     }
 
     /// How many times slower a debt shrinks than it grows.
@@ -176,25 +182,31 @@ mod publishing {
         /// Looks who keeps block `number` from being opened, and evicts who owes too much. How many there were.
         #[cold]
         pub(crate) fn charge(&mut self, region: &Region, number: u64, now_ns: u64) -> u32 {
-            self.settle(now_ns, u64::MAX);
+            self.settle(now_ns, |index, generation| {
+                let grant = region.grant(index);
+                // No order: nothing but the word is read.
+                grant.is_some_and(|grant| {
+                    State::of(grant.state.load(Relaxed)).generation == generation
+                })
+            });
             let mut evicted = 0;
-            for index in table::who_forbids(region, number) {
+            for Reliable { index, generation, .. } in table::who_forbids(region, number) {
                 let Some(grant) = region.grant(index) else { continue };
                 let known = self.debts.iter().position(|debt| debt.index == index);
                 let at = known.unwrap_or_else(|| {
-                    let (owed_ns, in_the_way) = (0, false);
+                    let (owed_ns, in_the_way) = (0, None);
                     self.debts.push(Debt { index, owed_ns, seen_ns: now_ns, in_the_way });
                     self.debts.len() - 1
                 });
                 let debt = &mut self.debts[at];
-                debt.in_the_way = true;
+                debt.in_the_way = Some(generation);
                 let most = grant.patience_ns.load(Relaxed); // stored before the state
                 let patience_ns = match region.entry(index).patience_ns.load(Relaxed) {
                     0 => most,
                     own => own.min(most),
                 };
-                if debt.owed_ns >= patience_ns && evict(region, index) {
-                    debt.in_the_way = false;
+                if debt.owed_ns >= patience_ns && evict(region, index, generation) {
+                    debt.in_the_way = None;
                     evicted += 1;
                 }
             }
@@ -204,37 +216,38 @@ mod publishing {
         /// There is room: nobody is in the way any more.
         #[cold]
         pub(crate) fn done(&mut self, now_ns: u64) {
-            if self.debts.iter().any(|debt| debt.in_the_way) {
-                self.settle(now_ns, STALL_CHECK_NS);
+            if self.debts.iter().any(|debt| debt.in_the_way.is_some()) {
+                self.settle(now_ns, |_, _| false);
             }
         }
 
-        /// Of who was in the way `most_ns` counts.
-        fn settle(&mut self, now_ns: u64, most_ns: u64) {
+        /// Counts the time since the last look. `is_still_there`: whether the page's owner that was in the way then has been so ever since.
+        fn settle(&mut self, now_ns: u64, is_still_there: impl Fn(EntryIndex, u64) -> bool) {
             for debt in &mut self.debts {
                 let passed_ns = now_ns.saturating_sub(debt.seen_ns);
-                debt.owed_ns = match core::mem::take(&mut debt.in_the_way) {
-                    true => debt.owed_ns.saturating_add(passed_ns.min(most_ns)),
-                    false => debt.owed_ns.saturating_sub(passed_ns / REST),
+                debt.owed_ns = match debt.in_the_way.take() {
+                    Some(generation) if is_still_there(debt.index, generation) => {
+                        debt.owed_ns.saturating_add(passed_ns)
+                    }
+                    Some(_) => debt.owed_ns.saturating_add(passed_ns.min(STALL_CHECK_NS)),
+                    None => debt.owed_ns.saturating_sub(passed_ns / REST),
                 };
                 debt.seen_ns = now_ns;
             }
         }
     }
 
-    /// Makes a subscriber lossy: in its grant, where it finds it and cannot take it back, and in its entry, for tools. Killed in between, it is done.
-    #[cfg(not(loom))]
-    fn evict(region: &Region, index: EntryIndex) -> bool {
+    /// Makes a subscriber lossy: in its grant, where it finds it and cannot take it back, and in its entry, for tools. Killed in between, it is
+    /// done. If the page has another owner than `generation` by now, nothing happens.
+    pub(crate) fn evict(region: &Region, index: EntryIndex, generation: u64) -> bool {
         let Some(grant) = region.grant(index) else { return false };
-        // No order: nothing but the word is read or shown. An exchange does not end what the broker's store released.
-        let seen = grant.state.load(Relaxed);
-        let State { generation, kind } = State::of(seen);
+        let reliable = State { generation, kind: Kind::Reliable }.word();
         let lossy = State { generation, kind: Kind::Lossy }.word();
-        let is_done = kind == Kind::Reliable
-            && grant.state.compare_exchange(seen, lossy, Relaxed, Relaxed).is_ok();
+        // No order: nothing but the word is shown. An exchange does not end what the broker's store released.
+        let is_done = grant.state.compare_exchange(reliable, lossy, Relaxed, Relaxed).is_ok();
         if is_done {
             grant.evictions.fetch_add(1, Relaxed);
-            registry::evict(region, index);
+            registry::evict(region, index, generation);
         }
         is_done
     }
@@ -254,7 +267,7 @@ mod publishing {
     ) {
         let mut shown = [None::<(&Bell, Shown)>; GUARDED_LIMIT as usize];
         let mut words = Words::none();
-        let bells = table::who_forbids(region, number).map(|index| region.publishers_bell(index));
+        let bells = table::who_forbids(region, number).map(|who| region.publishers_bell(who.index));
         for (place, bell) in shown.iter_mut().zip(bells) {
             *place = bell.show_within(ATTEMPTS).map(|shown| (bell, shown));
             if let Some((_, shown)) = place {

@@ -391,7 +391,7 @@ impl<T: Payload + ?Sized> Publisher<T> {
         deadline_ns: u64,
         patience: &mut Patience,
     ) -> Result<(), PublishError> {
-        let Participant { region, .. } = &self.participant;
+        let Participant { attachment, region, .. } = &self.participant;
         let now_ns = clock::monotonic_ns();
         let number = region.geometry().number(self.ring.sequence());
         if region.is_guarded() && self.in_the_way.debts.charge(region, number, now_ns) > 0 {
@@ -399,7 +399,9 @@ impl<T: Payload + ?Sized> Publisher<T> {
         }
         if now_ns >= self.turn.next_ns() {
             let found = self.turn.take(&self.participant, now_ns);
-            if found + self.in_the_way.evict(region, now_ns) > 0 {
+            let claim_timeout_ns = attachment.description.claim_timeout_ns;
+            let lives = |index| attachment.lives(index);
+            if found + self.in_the_way.evict(region, now_ns, claim_timeout_ns, lives) > 0 {
                 return Ok(());
             }
         }

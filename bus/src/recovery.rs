@@ -8,7 +8,10 @@ use crate::atomics::{Acquire, Relaxed, Release, SeqCst, fence};
 use crate::crash;
 use crate::region::{EntryIndex, Region};
 use crate::registry::{self, Kind, State};
-use crate::ring::table;
+use crate::repair::{self, STALL_CHECK_NS};
+use crate::ring::shared::Owner;
+use crate::ring::table::{self, Reliable};
+use crate::ring::{abandoned_stamp, message_stamp};
 
 /// Declares the owners of `entries` dead whose lease `is_held` denies. How many there were.
 ///
@@ -151,21 +154,32 @@ fn finish(region: &Region) {
     }
 }
 
-/// Who has been in one publisher's way, and since when: its entry, its cursor, nanoseconds.
+/// The reliable subscribers that are in one publisher's way, and since when.
 pub(crate) struct InTheWay {
-    since: Vec<(EntryIndex, u64, u64)>,
+    now: Vec<Obstacle>,
     /// As it was at the look before. Both have room for all subscribers: a look allocates nothing.
-    before: Vec<(EntryIndex, u64, u64)>,
+    before: Vec<Obstacle>,
     /// On a guarded topic, where no cursor is believed: how long.
     #[cfg(not(loom))]
     pub(crate) debts: crate::guard::Debts,
+}
+
+/// One of them: this owner of the entry at this cursor. The next owner's time begins anew.
+struct Obstacle {
+    who: Reliable,
+    /// When it was seen there first.
+    first_ns: u64,
+    /// From when its patience counts: later, where it had to wait for a shared publisher's claim.
+    since_ns: u64,
+    /// Whether it had to, at the last look.
+    waits: bool,
 }
 
 impl InTheWay {
     pub(crate) fn nobody(region: &Region) -> InTheWay {
         let all = || Vec::with_capacity(region.geometry().subscribers_max as usize);
         InTheWay {
-            since: all(),
+            now: all(),
             before: all(),
             #[cfg(not(loom))]
             debts: crate::guard::Debts::none(region),
@@ -173,50 +187,93 @@ impl InTheWay {
     }
 
     /// Looks who keeps the block of the head from being opened, and makes those lossy whose cursor has stood still there for longer than
-    /// they asked for. How many there were.
+    /// they asked for. How many there were. `lives` is the kernel's word on publishers.
     ///
-    /// A cursor that is in the way now and stands where it stood when it was seen before was in the way all the time. Who waits for a
-    /// shared publisher's claim has nothing to receive: its time begins again.
-    pub(crate) fn evict(&mut self, region: &Region, now_ns: u64) -> u32 {
+    /// A cursor that is in the way now and stands where it stood when it was seen before was in the way all the time. While it waits for a
+    /// shared publisher's claim it has nothing to receive, and its time begins again: for as long as it takes a reader that runs to get past
+    /// all claims of its block.
+    pub(crate) fn evict(
+        &mut self,
+        region: &Region,
+        now_ns: u64,
+        claim_timeout_ns: u64,
+        mut lives: impl FnMut(EntryIndex) -> bool,
+    ) -> u32 {
         if region.is_guarded() {
             return 0; // `Debts` does it
         }
         let number = region.geometry().number(region.head().load(Relaxed)); // an older one finds nobody in the way
-        core::mem::swap(&mut self.since, &mut self.before);
-        self.since.clear();
+        core::mem::swap(&mut self.now, &mut self.before);
+        self.now.clear();
         let mut evicted = 0;
-        for index in table::who_forbids(region, number) {
-            let entry = region.entry(index);
-            let cursor = entry.cursor.load(Relaxed);
-            let known =
-                self.before.iter().find(|(other, seen, _)| *other == index && *seen == cursor);
-            let since_ns = match known {
-                Some((_, _, since_ns)) if !is_claimed(region, cursor) => *since_ns,
-                _ => now_ns,
+        for who in table::who_forbids(region, number) {
+            let known = self.before.iter().find(|obstacle| obstacle.who == who);
+            let (first_ns, mut since_ns, waited) = match known {
+                Some(known) => (known.first_ns, known.since_ns, known.waits),
+                None => (now_ns, now_ns, false),
             };
-            let patience_ns = entry.patience_ns.load(Relaxed); // `roster` acquires, for the gate that did not let through
+            let excused_ns = match claimed(region, who.cursor, &mut lives) {
+                Claimed::Not => 0,
+                Claimed::Dead => DEAD_CLAIM_NS,
+                Claimed::Living if claim_timeout_ns == 0 => u64::MAX,
+                Claimed::Living => claim_timeout_ns.saturating_add(DEAD_CLAIM_NS),
+            };
+            let waits = now_ns.saturating_sub(first_ns) < excused_ns;
+            if waits || waited {
+                since_ns = now_ns; // it may have waited until a moment ago
+            }
+            let patience_ns = region.entry(who.index).patience_ns.load(Relaxed); // `who_forbids` acquires
             if patience_ns != 0
                 && now_ns.saturating_sub(since_ns) >= patience_ns
-                && registry::evict(region, index)
+                && registry::evict(region, who.index, who.generation)
             {
                 evicted += 1;
                 crash::point("evict.done");
             } else {
-                self.since.push((index, cursor, since_ns));
+                self.now.push(Obstacle { who, first_ns, since_ns, waits });
             }
         }
         evicted
     }
 }
 
-/// Whether a shared publisher has claimed a sequence of the block that begins at or holds `cursor`, and not committed it.
-fn is_claimed(region: &Region, cursor: u64) -> bool {
+/// How long a reader that runs may take to get past the claims of the dead: it looks after 5 ms, and that is its own look and not the publisher's.
+const DEAD_CLAIM_NS: u64 = 2 * STALL_CHECK_NS;
+
+/// Whether a reader has to wait for a claim, and for one of whom.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Claimed {
+    Not,
+    Dead,
+    Living,
+}
+
+/// Whether a shared publisher has taken a sequence of the block of `cursor`, not before it, and not settled it. A claim word alone says little:
+/// its owner may be gone, and the sequence may have been taken by another publisher, or settled.
+fn claimed(region: &Region, cursor: u64, lives: &mut impl FnMut(EntryIndex) -> bool) -> Claimed {
     let geometry = region.geometry();
-    geometry.shared
-        && region.publishers().any(|index| {
-            let claim = region.entry(index).claim.load(Relaxed); // whose time begins again may have it a look later
-            claim.checked_sub(1).is_some_and(|claim| {
-                claim >= cursor && geometry.number(claim) == geometry.number(cursor)
-            })
-        })
+    let number = geometry.number(cursor);
+    // No order in here: a publisher that finds no room has acquired a head beyond the block, and with it the claims of all who took a
+    // sequence there. A claim or a stamp that is newer, or of another block that is here by now, costs a look more or less.
+    let head = region.head().load(Relaxed);
+    let word = region.table(number).load(Relaxed);
+    let Ok(block) = table::physical(word, geometry) else { return Claimed::Not };
+    let publishers =
+        region.publishers().filter(|_| geometry.shared && table::age(word, number).is_eq());
+    let claims = publishers.map(|index| {
+        let claim = region.entry(index).claim.load(Relaxed);
+        let Some(sequence) = claim.checked_sub(1) else { return Claimed::Not };
+        if !(cursor..head).contains(&sequence) || geometry.number(sequence) != number {
+            return Claimed::Not;
+        }
+        let stamp = region.slot(geometry.slot(block, sequence)).stamp.load(Relaxed);
+        if [message_stamp(sequence), abandoned_stamp(sequence)].contains(&stamp) {
+            return Claimed::Not;
+        }
+        match repair::owner(region, index, lives) {
+            Owner::Lives => Claimed::Living,
+            Owner::IsGone => Claimed::Dead,
+        }
+    });
+    claims.max().unwrap_or(Claimed::Not)
 }

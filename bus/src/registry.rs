@@ -122,15 +122,14 @@ pub(crate) fn state_end(region: &Region, index: EntryIndex, generation: u64) {
     }
 }
 
-/// Makes a reliable subscriber lossy: it held publishers up for longer than it asked for. It is told at its next block.
-pub(crate) fn evict(region: &Region, index: EntryIndex) -> bool {
+/// Makes a reliable subscriber lossy: it held publishers up for longer than it asked for. It is told at its next block. If the entry has
+/// another owner than `generation` by now, nothing happens.
+pub(crate) fn evict(region: &Region, index: EntryIndex, generation: u64) -> bool {
     crash::point("evict.decided");
-    let state = &region.entry(index).state;
+    let reliable = State { generation, kind: Kind::Reliable }.word();
+    let lossy = State { generation, kind: Kind::Lossy }.word();
     // No order: who displaces a block behind this shows it by the table's word, and with it this.
-    let seen = state.load(Relaxed);
-    let State { generation, kind } = State::of(seen);
-    let lossy = State { generation, kind: Kind::Lossy };
-    kind == Kind::Reliable && state.compare_exchange(seen, lossy.word(), Relaxed, Relaxed).is_ok()
+    region.entry(index).state.compare_exchange(reliable, lossy, Relaxed, Relaxed).is_ok()
 }
 
 /// Declares the owner of an entry dead, if it still is the one that the caller has seen with its lease free.

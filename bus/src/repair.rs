@@ -21,7 +21,6 @@ use crate::ring::shared::{self, Owner};
 use crate::ring::{SlotAt, table};
 
 /// How often who is stuck looks for the reason: 5 ms.
-#[cfg(not(loom))]
 pub(crate) const STALL_CHECK_NS: u64 = 5_000_000;
 
 /// What a subscriber knows about the sequence at which it is stuck.
@@ -140,7 +139,11 @@ pub(crate) fn settle(
 }
 
 /// Whether whoever claims by an entry lives, by the answer of `lives`; a publisher that is gone is declared dead.
-fn owner(region: &Region, index: EntryIndex, lives: &mut impl FnMut(EntryIndex) -> bool) -> Owner {
+pub(crate) fn owner(
+    region: &Region,
+    index: EntryIndex,
+    lives: &mut impl FnMut(EntryIndex) -> bool,
+) -> Owner {
     let seen = State::of(region.entry(index).state.load(Acquire)); // [entry]
     if !seen.kind.is_active() {
         return Owner::IsGone; // and who joins in its place, and has the lease, clears the claim before it counts

@@ -101,6 +101,79 @@ fn a_subscriber_that_waits_for_a_stopped_publisher_is_not_evicted_for_it() {
     }
 }
 
+/// The time of a subscriber that was in the way went to the next owner of its entry, whose cursor stood at the same place: that one was evicted at
+/// once.
+#[test]
+fn the_next_owner_of_an_entry_has_a_time_of_its_own() {
+    let (_path, directory) = directory();
+    let options = TopicOptions { publishers: Publishers::Exclusive, ..options() };
+    let topic = Topic::<u64>::create_in(&directory, "t", &options).unwrap();
+    let patience = Delivery::ReliableFor(Duration::from_secs(5));
+    let first = topic.subscriber(patience).unwrap();
+    let mut publisher = topic.publisher().unwrap();
+    while publisher.try_publish(&1).is_ok() {}
+    let timed_out = Err(PublishError::TimedOut);
+    assert_eq!(publisher.publish_timeout(&2, Duration::from_millis(20)), timed_out);
+    drop(first);
+    std::thread::sleep(Duration::from_millis(5_200));
+    let mut next = topic.subscriber_from(patience, Start::Oldest).unwrap();
+    assert_eq!(next.position(), 0);
+    assert_eq!(publisher.publish_timeout(&2, Duration::from_millis(20)), timed_out, "evicted");
+    assert_eq!(next.receive().map(|sample| *sample), Ok(1));
+}
+
+/// Publishers did not evict a subscriber as long as any claim word named a sequence of its block: that of a publisher that had left with its loan
+/// forgotten, too, and that of a sequence which was settled long ago. They waited without end.
+#[test]
+fn a_claim_that_is_none_any_more_keeps_nobody_from_being_evicted() {
+    for settled in [false, true] {
+        let (_path, directory) = directory();
+        let claim_timeout = if settled { Duration::from_millis(1) } else { Duration::ZERO };
+        let options = TopicOptions { claim_timeout, ..options() };
+        let topic = Topic::<u64>::create_in(&directory, "t", &options).unwrap();
+        let patience = Delivery::ReliableFor(Duration::from_millis(20));
+        let mut stands_still = topic.subscriber(patience).unwrap();
+        let mut forgetful = topic.publisher().unwrap();
+        std::mem::forget(forgetful.loan().unwrap());
+        let mut other = topic.publisher().unwrap();
+        if settled {
+            let mut lossy = topic.subscriber_from(Delivery::Lossy, Start::Oldest).unwrap();
+            other.publish(&1).unwrap();
+            lossy.receive().unwrap();
+        } else {
+            drop(forgetful);
+        }
+        while other.try_publish(&1).is_ok() {}
+        let published = other.publish_timeout(&1, Duration::from_secs(10));
+        assert!(published.is_ok(), "{published:?}, where it is settled: {settled}");
+        let told = loop {
+            match stands_still.try_receive() {
+                Ok(_) => {}
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(told, ReceiveError::Evicted);
+    }
+}
+
+/// The same of a claim that is never settled, because the only one that comes to it stands still: it excuses a subscriber for no longer than
+/// `claim_timeout`.
+#[test]
+fn an_open_claim_keeps_nobody_from_being_evicted_for_longer_than_the_topic_says() {
+    let (_path, directory) = directory();
+    let options = TopicOptions { claim_timeout: Duration::from_millis(50), ..options() };
+    let topic = Topic::<u64>::create_in(&directory, "t", &options).unwrap();
+    let patience = Delivery::ReliableFor(Duration::from_millis(20));
+    let _stands_still = topic.subscriber(patience).unwrap();
+    let (mut a, mut b) = (topic.publisher().unwrap(), topic.publisher().unwrap());
+    let _open = a.loan().unwrap();
+    while b.try_publish(&1).is_ok() {}
+    let begin = std::time::Instant::now();
+    let published = b.publish_timeout(&1, Duration::from_secs(10));
+    assert!(published.is_ok(), "{published:?}");
+    assert!(begin.elapsed() >= Duration::from_millis(50), "it had nothing to receive");
+}
+
 /// While a revoked loan was moved to another block, its publisher lent a hand to a subscriber that may not write `data`, with the second pin that kept the
 /// loan's block: others wrote into it, and the message arrived torn. (As another user than root, the subscriber writes itself.)
 #[test]

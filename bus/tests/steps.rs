@@ -106,6 +106,7 @@ runner::tests! {
     publishing::a_publish_that_sleeps_until_there_is_room,
     publishing::a_publish_that_sweeps_a_dead_subscriber,
     publishing::a_publish_that_evicts_a_subscriber,
+    publishing::a_publish_that_evicts_a_subscriber_whose_entry_another_takes,
     publishing::one_of_many_publishes_within_a_block,
     publishing::one_of_many_publishes_and_opens_a_block,
     publishing::one_of_many_commits_a_loan,

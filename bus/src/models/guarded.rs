@@ -12,6 +12,7 @@ use crate::registry::{Kind, State};
 use crate::ring::Geometry;
 use crate::ring::exclusive::Blocked;
 use crate::ring::reader::{Next, Reader, Start};
+use crate::ring::table;
 
 fn region(subscribers_max: u32) -> Arc<Region> {
     Arc::new(Region::new(Geometry { guarded: true, ..geometry(1, 0, subscribers_max, 0) }))
@@ -185,5 +186,30 @@ fn guarded_subscriber_evicted_by_one_that_was_killed_before_it_told() {
             evicted |= matches!(reader.next(&region).unwrap(), Next::Evicted);
         }
         assert!(evicted, "it was not told");
+    });
+}
+
+/// A publisher that has decided to evict a subscriber stands still, and the broker lets the next one in on its page: that one stays reliable.
+#[test]
+fn guarded_evict_against_the_next_owner() {
+    model(|| {
+        let region = region(1);
+        let first = let_in(&region, Kind::Reliable);
+        let mut ring = publisher(&region);
+        while publish(&mut ring, &region).is_ok() {}
+        let number = region.geometry().number(ring.sequence());
+        let theirs = Arc::clone(&region);
+        let waiting = thread::spawn(move || {
+            for who in table::who_forbids(&theirs, number) {
+                guard::evict(&theirs, who.index, who.generation);
+            }
+        });
+        drop(first); // and is gone
+        let generation = guard::let_in(&region, entry(0), 1, Kind::Reliable, u64::MAX);
+        waiting.join().unwrap();
+        // (Loom may show the first owner's eviction: to it, a store that follows another thread's exchange need not come after it.)
+        let now = region.grant(entry(0)).expect("it is guarded").state.load(Relaxed);
+        let lossy = State { generation: generation.expect("it is guarded"), kind: Kind::Lossy };
+        assert_ne!(State::of(now), lossy, "the next owner was evicted");
     });
 }

@@ -219,25 +219,35 @@ impl Gate {
 fn first_forbidden(region: &Region) -> u64 {
     let slowest = region
         .subscribers()
-        .map(|index| (index, region.entry(index)))
-        .filter(|(index, entry)| is_reliable(region, *index, entry))
-        .map(|(_, entry)| entry.cursor.load(Relaxed)) // whether it reads there its pin says
+        .filter_map(|index| reliable(region, index))
+        .map(|reliable| reliable.cursor)
         .min();
     slowest.map_or(u64::MAX, |cursor| first_forbidden_by(region, cursor))
 }
 
-/// The reliable subscribers that forbid to open block `number`.
-pub(crate) fn who_forbids(region: &Region, number: u64) -> impl Iterator<Item = EntryIndex> {
-    region.subscribers().filter(move |index| {
-        let entry = region.entry(*index);
-        is_reliable(region, *index, entry)
-            && first_forbidden_by(region, entry.cursor.load(Relaxed)) <= number
-    })
+/// A reliable subscriber, as it was seen: what is decided about it holds for this owner of the entry, and for no later one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Reliable {
+    pub(crate) index: EntryIndex,
+    pub(crate) generation: u64,
+    pub(crate) cursor: u64,
 }
 
-fn is_reliable(region: &Region, index: EntryIndex, entry: &Entry) -> bool {
-    let state = State::of(entry.state.load(Relaxed)); // of who joined, `roster` acquires
-    guard::believe(region, index, state) == Kind::Reliable
+/// The reliable subscribers that forbid to open block `number`.
+pub(crate) fn who_forbids(region: &Region, number: u64) -> impl Iterator<Item = Reliable> {
+    region
+        .subscribers()
+        .filter_map(|index| reliable(region, index))
+        .filter(move |reliable| first_forbidden_by(region, reliable.cursor) <= number)
+}
+
+fn reliable(region: &Region, index: EntryIndex) -> Option<Reliable> {
+    let entry = region.entry(index);
+    let state = State::of(entry.state.load(Acquire)); // [roster]: cursor and patience of this owner, not of one before
+    let cursor = entry.cursor.load(Relaxed); // whether it reads there its pin says
+    let generation = state.generation;
+    let is_reliable = guard::believe(region, index, state) == Kind::Reliable;
+    is_reliable.then_some(Reliable { index, generation, cursor })
 }
 
 fn first_forbidden_by(region: &Region, cursor: u64) -> u64 {

@@ -7,10 +7,43 @@ use shmbus::{Delivery, Publishers, ReceiveError, TopicOptions};
 
 use crate::claims::publish;
 use crate::feeds::{Account, TOPIC, create, now_ns, open};
-use crate::message::END;
+use crate::message::{END, Message};
 use crate::processes::{Part, Role, Stage};
 use crate::random::Random;
 use crate::{Plan, kills};
+
+/// A publisher is killed with a claim in the block of a subscriber that is stopped: nobody settles it, and nobody has found it dead. Publishers wait for the subscriber's
+/// patience all the same, and not without end.
+pub(crate) fn a_stopped_subscriber_behind_a_dead_publishers_claim_is_evicted(_plan: &Plan) {
+    let stage = Stage::new();
+    let options = TopicOptions {
+        depth: 64,
+        subscribers_max: 2,
+        publishers: Publishers::Shared(3),
+        claim_timeout: Duration::ZERO,
+        ..Default::default()
+    };
+    let topic = create(&stage, &options);
+    let patient = stage.spawn("patient", &[]);
+    let word = |word| stage.board.word(word).load(SeqCst);
+    stage.until("it attaches", || word(NEXT) > 0);
+    patient.stop();
+    let mut publisher = topic.publisher().unwrap(); // before: who joins looks for dead publishers
+    let (lender, _) = stage.lender(0, 1);
+    lender.kill();
+    for counter in 0..200 {
+        let message = Message::new(0, counter);
+        let published = publisher.publish_timeout(&message, Duration::from_secs(20));
+        assert!(published.is_ok(), "nobody is evicted: {published:?}");
+    }
+    patient.go_on();
+    drop(publisher);
+    stage.publish_end(&topic);
+    patient.done();
+    assert_eq!(word(TOLD), 1);
+    drop(topic);
+    stage.end(TOPIC);
+}
 
 pub(crate) const ROLES: &[Part] = &[("patient", patient)];
 

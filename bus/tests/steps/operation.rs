@@ -24,6 +24,8 @@ pub(crate) struct Operation {
     pub(crate) patient: bool,
     /// Others come while it stands, and take all entries.
     pub(crate) crowded: bool,
+    /// Who is in the way leaves while it stands, and another one takes its entry.
+    pub(crate) replaced: bool,
     /// A subscriber sleeps, and is to be woken.
     pub(crate) wakes: bool,
     /// A subscriber that may not write has asked for help.
@@ -48,6 +50,7 @@ pub(crate) const PLAIN: Operation = Operation {
     revoked: false,
     patient: false,
     crowded: false,
+    replaced: false,
     wakes: false,
     wished: false,
     before: |_| {},

@@ -272,3 +272,9 @@ pub(crate) fn a_publish_that_evicts_a_subscriber(plan: &Plan) {
     let may_sleep = true;
     test(plan, Operation { role: "publish", in_hand: 1, may_sleep, before, ..EXCLUSIVE });
 }
+
+pub(crate) fn a_publish_that_evicts_a_subscriber_whose_entry_another_takes(plan: &Plan) {
+    let before = leave_a_slow_one_in_the_way;
+    let (may_sleep, replaced) = (true, true);
+    test(plan, Operation { role: "publish", in_hand: 1, may_sleep, replaced, before, ..EXCLUSIVE });
+}

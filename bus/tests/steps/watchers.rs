@@ -39,7 +39,7 @@ impl Order {
 /// A subscriber that goes on.
 pub(crate) struct Watcher {
     pub(crate) subscriber: Subscriber<Message>,
-    reliable: bool,
+    pub(crate) reliable: bool,
     /// Whether there may be sequences without a message.
     shared: bool,
     pub(crate) next: u64,

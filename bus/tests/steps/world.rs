@@ -137,6 +137,9 @@ impl World {
     pub(crate) fn drain(&mut self) {
         self.reliable.drain(&mut self.order);
         self.lossy.drain(&mut self.order);
+        for reliable in self.newcomers.iter_mut().filter(|newcomer| newcomer.reliable) {
+            reliable.drain(&mut self.order);
+        }
     }
 
     /// Publishes, and receives it: by the reliable one at once, by the lossy one now and then.
@@ -318,6 +321,7 @@ impl World {
         self.publish(2 * self.depth);
         for mut newcomer in self.newcomers.drain(..) {
             newcomer.drain(&mut self.order);
+            assert_eq!(newcomer.evictions, 0, "evicted for the one before it");
         }
     }
 
@@ -402,6 +406,10 @@ impl Scene for World {
     fn meanwhile(&mut self) {
         let (begin, missed) = (Instant::now(), self.reliable.missed);
         self.drain();
+        if self.operation.replaced && self.slow.take().is_some() {
+            let next = self.subscriber(Delivery::Reliable, Start::Newest);
+            self.newcomers.push(Watcher::new(next, true, self.operation.shared));
+        }
         while self.operation.crowded
             && let Ok(newcomer) = self.topic.subscriber(Delivery::Lossy)
         {
