@@ -6,6 +6,7 @@
 
 #![allow(unsafe_code)] // SO_PEERCRED: rustix's process id cannot be 0, a peer's can; SIOCOUTQ: rustix has none
 
+use std::ffi::OsStr;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
@@ -14,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use crate::clock::to_timespec;
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::fs::{CWD, Mode};
+use rustix::fs::{AtFlags, CWD, FileType, Mode};
 use rustix::io::{Errno, retry_on_intr};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
@@ -43,9 +44,22 @@ pub fn listen(path: &Path, mode: u32, backlog: i32) -> io::Result<OwnedFd> {
     let socket = socket(SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)?;
     rustix::net::bind(&socket, &SocketAddrUnix::new(path)?)?;
     // Nobody can connect before `listen`, whatever the umask left of the mode.
-    rustix::fs::chmodat(CWD, path, Mode::from_raw_mode(mode), rustix::fs::AtFlags::empty())?;
+    rustix::fs::chmodat(CWD, path, Mode::from_raw_mode(mode), AtFlags::empty())?;
     rustix::net::listen(&socket, backlog)?;
     Ok(socket)
+}
+
+/// Whether `name` below `directory` is a socket of this process's effective user; not one that a symbolic link leads to. `NotFound` if
+/// nothing is there.
+pub fn is_own_socket_at(directory: BorrowedFd<'_>, name: &OsStr) -> io::Result<bool> {
+    let stat = rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)?;
+    let is_socket = FileType::from_raw_mode(stat.st_mode) == FileType::Socket;
+    Ok(is_socket && stat.st_uid == rustix::process::geteuid().as_raw())
+}
+
+/// Removes the name of a socket below `directory`. The caller has seen what it is: [`is_own_socket_at`].
+pub fn remove_socket_at(directory: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
+    Ok(rustix::fs::unlinkat(directory, name, AtFlags::empty())?)
 }
 
 /// The next connection, `None` where none waits. Sending to it and receiving from it never blocks.
@@ -114,6 +128,19 @@ fn retry<R>(
             Err(error) => return Err(error),
         }
     }
+}
+
+/// Has each later call on `socket` that waits end after `timeout`: `WouldBlock`.
+pub fn set_timeout(socket: BorrowedFd<'_>, timeout: Duration) -> io::Result<()> {
+    for side in [sockopt::Timeout::Recv, sockopt::Timeout::Send] {
+        sockopt::set_socket_timeout(socket, side, Some(timeout))?;
+    }
+    Ok(())
+}
+
+/// Has each later call on the socket return at once if it would wait: `WouldBlock`.
+pub fn never_block(socket: BorrowedFd<'_>) -> io::Result<()> {
+    Ok(rustix::io::ioctl_fionbio(socket, true)?)
 }
 
 /// Two sockets connected to each other.

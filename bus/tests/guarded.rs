@@ -306,6 +306,43 @@ fn a_second_broker_gets_no_socket_where_one_listens_and_replaces_that_of_one_tha
     Broker::listen(&socket).unwrap();
 }
 
+/// A bug: whatever a connection to it was refused by was taken for the socket of a dead broker, and deleted. An ordinary file refuses, too.
+#[test]
+fn what_is_no_socket_of_this_user_is_left_where_a_broker_is_to_listen() {
+    let private = tempfile::tempdir().unwrap();
+    let at = |name: &str| private.path().join(name);
+    std::fs::write(at("file"), "years of work").unwrap();
+    std::fs::create_dir(at("directory")).unwrap();
+    std::os::unix::fs::symlink(at("file"), at("link")).unwrap();
+    drop(Broker::listen(&at("dead")).unwrap());
+    std::os::unix::fs::symlink(at("dead"), at("link to a socket")).unwrap();
+    for name in ["file", "directory", "link", "link to a socket"] {
+        let refused = Broker::listen(&at(name)).err().map(|error| error.kind());
+        assert_eq!(refused, Some(std::io::ErrorKind::AlreadyExists), "{name}");
+        Broker::remove_socket(&at(name)).unwrap();
+        assert!(at(name).symlink_metadata().is_ok(), "{name} is left");
+    }
+    assert_eq!(std::fs::read_to_string(at("file")).unwrap(), "years of work");
+    assert!(at("dead").exists());
+}
+
+/// A broker that ends removes its own socket, and not that of the one that has come in its place.
+#[test]
+fn the_socket_of_a_broker_is_removed_and_not_that_of_the_next_one() {
+    let private = tempfile::tempdir().unwrap();
+    let socket = private.path().join("broker");
+    let first = Broker::listen(&socket).unwrap();
+    std::fs::remove_file(&socket).unwrap(); // by somebody who believed it dead
+    let second = Broker::listen(&socket).unwrap();
+    drop(first);
+    Broker::remove_socket(&socket).unwrap();
+    assert!(socket.exists(), "the next one listens there");
+    drop(second);
+    Broker::remove_socket(&socket).unwrap();
+    assert!(!socket.exists());
+    Broker::remove_socket(&socket).unwrap();
+}
+
 /// Two that found the socket of a dead broker at the same moment both removed what they found there: the second one the socket of the first,
 /// which went on listening where nobody could reach it. So did one that came while the other was bound and did not listen yet.
 #[test]

@@ -171,7 +171,10 @@ fn keep(path: &Path, config: &Config) -> Result<()> {
         listener.with_context(|| format!("cannot listen at {}", config.socket.display()))?;
     tell(&format!("serving {} topics at {}", topics.len(), config.socket.display()));
     let stopped = keep_serving(path, &listener, &topics, &interrupt);
-    let _ = std::fs::remove_file(&config.socket);
+    drop(listener);
+    if let Err(error) = Broker::remove_socket(&config.socket) {
+        tell(&format!("cannot remove {}: {error}", config.socket.display()));
+    }
     for topic in &topics {
         topic.retire()?;
     }

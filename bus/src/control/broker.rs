@@ -17,12 +17,12 @@ use std::time::Duration;
 
 use shmbus_sys::clock;
 use shmbus_sys::lease::Lease;
-use shmbus_sys::record::{self, Records};
 use shmbus_sys::shm::{self, Access};
 use shmbus_sys::unix::{self, Peer, Readiness};
 
 use crate::atomics::Relaxed;
 use crate::control::files::GuardedTopic;
+use crate::control::listener::{self, BACKLOG};
 use crate::control::message::{Answer, Operation, REQUEST_LEN, Request, Status};
 use crate::control::policy::{Policy, Rule};
 use crate::crash;
@@ -32,8 +32,6 @@ use crate::layout::PAGE_LEASE;
 use crate::region::{EntryIndex, Region};
 use crate::registry::Kind;
 
-/// How long a broker may take that begins to listen before another one gives up.
-const START_NS: u64 = 1_000_000_000;
 /// Connections of one user at the same time, and of all.
 const CONNECTIONS_OF_ONE: usize = 8;
 const CONNECTIONS: usize = 512;
@@ -41,7 +39,6 @@ const CONNECTIONS: usize = 512;
 const REQUEST_NS: u64 = 1_000_000_000;
 /// Between two looks at whether an answer that was left unread is gone.
 const LINGER: Duration = Duration::from_millis(20);
-const BACKLOG: i32 = 128;
 /// How long nobody is let in after the kernel had no descriptor or memory for it: who waits would make each turn end at once.
 const DEAF_NS: u64 = 50_000_000;
 
@@ -83,39 +80,23 @@ type Granted = (Answer, Vec<OwnedFd>);
 
 impl Broker {
     /// A socket at `path` to which anybody may connect who may search the directory that it is in: the policy decides. The directory must be the caller's or
-    /// root's and not be open to everybody's writing; a socket that is left there by a broker that is gone is replaced. Of several that do this at once,
-    /// one has the socket: an empty file beside it, whose name ends in `.lock`, is locked meanwhile, and stays.
+    /// root's and not be open to everybody's writing. A socket of the caller on which nobody listens any more is replaced; anything else there is left as it is.
+    /// Of several that do this at once, one has the socket: an empty file beside it, whose name ends in `.lock`, is locked meanwhile, and stays.
     ///
     /// # Errors
-    /// The directory is not as said (`PermissionDenied`), somebody listens there or has been about to for a second (`AddrInUse`), or the kernel refuses.
+    /// The directory is not as said (`PermissionDenied`), somebody listens there or has been about to for a second (`AddrInUse`), what is there is no socket
+    /// of the caller (`AlreadyExists`), or the kernel refuses.
     pub fn listen(path: &Path) -> io::Result<OwnedFd> {
-        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-        let directory = shm::open_directory(parent.unwrap_or(Path::new(".")))?;
-        let owner = shm::owner(directory.as_fd())?;
-        if (owner.uid != shm::effective_uid() && owner.uid != 0) || owner.mode & 0o022 != 0 {
-            return Err(io::ErrorKind::PermissionDenied.into());
-        }
-        // One after the other: of two that find a dead broker's socket, or one that is bound and does not listen yet, each would remove the other's.
-        let mut beside = path.as_os_str().to_owned();
-        beside.push(".lock");
-        let starting = Records::open_or_create(beside.as_ref(), 0o600)?;
-        let deadline_ns = clock::monotonic_ns() + START_NS;
-        if !starting.lock(record::Kind::Exclusive, 0, 1, Some(deadline_ns))? {
-            return Err(io::ErrorKind::AddrInUse.into());
-        }
-        let listen = || unix::listen(path, 0o666, BACKLOG);
-        match listen() {
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-                match unix::connect(path, Duration::from_secs(1)) {
-                    Err(gone) if gone.kind() == io::ErrorKind::ConnectionRefused => {
-                        std::fs::remove_file(path)?;
-                        listen()
-                    }
-                    _ => Err(error),
-                }
-            }
-            other => other,
-        }
+        listener::listen(path)
+    }
+
+    /// Removes the socket at `path`, after the descriptor of [`Broker::listen`] and its copies have been closed. It is left as it is if somebody listens
+    /// there, such as another broker that came meanwhile, and if it is no socket of the caller.
+    ///
+    /// # Errors
+    /// Of [`Broker::listen`], of the directory.
+    pub fn remove_socket(path: &Path) -> io::Result<()> {
+        listener::remove(path)
     }
 
     /// A broker of `topics` that listens on `listener`, which is one of [`Broker::listen`].

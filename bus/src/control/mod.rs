@@ -5,6 +5,7 @@
 //! | `message` | what client and broker say to each other: bytes to values and back, nothing else |
 //! | `policy` | who may do what |
 //! | `files` | a topic in files without a name, sealed |
+//! | `listener` | the socket: made where nobody else can put one, and removed only if it is its own |
 //! | `broker` | answers who connects: asks the policy, hands out descriptors |
 //! | `client` | connects, asks, checks and maps what it was handed |
 //!
@@ -13,5 +14,6 @@
 pub(crate) mod broker;
 pub(crate) mod client;
 pub(crate) mod files;
+pub(crate) mod listener;
 pub(crate) mod message;
 pub(crate) mod policy;
