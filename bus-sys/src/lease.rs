@@ -8,6 +8,10 @@
 //! not dead. An exec ends it (`O_CLOEXEC`), and a forked child does not keep it ([`fork`]): should
 //! its parent die meanwhile, then until the child has come out of `fork`.
 //!
+//! **Whoever may open the file for reading can be in the way for ever**: a read lock needs no more, and
+//! is held like a write lock for everybody who asks. So a file of leases must be one that nobody may read
+//! who may not write it.
+//!
 //! Two things follow from the owner being the description and not the process. A description does
 //! not see its own locks: nobody probes through the lease that holds. And it is not in its own way:
 //! taking a held byte again succeeds.
@@ -37,13 +41,7 @@ impl Lease {
     /// Opens the file `name` below `dir` anew for reading and writing. Nothing is held yet. `ELOOP`
     /// for a symbolic link; [`fork::TooManyLeases`] for more than [`fork::LEASES_MAX`] in the process.
     pub fn open_at(dir: BorrowedFd<'_>, name: &str) -> io::Result<Lease> {
-        Lease::open(dir, name, Access::ReadWrite)
-    }
-
-    /// The same, opened for reading only: it can ask who holds what, and nothing else;
-    /// [`take`](Lease::take) fails with `EBADF`.
-    pub fn open_read_only_at(dir: BorrowedFd<'_>, name: &str) -> io::Result<Lease> {
-        Lease::open(dir, name, Access::ReadOnly)
+        Lease::adopt(|| shm::open_at(dir, name, Access::ReadWrite))
     }
 
     /// Whether leases work on the file system of `dir`: on a file without a name there, one description sees what another holds, and no longer
@@ -58,10 +56,6 @@ impl Lease {
         let taken = holder.take(0)? && prober.is_held_by_another(0)? && !prober.take(0)?;
         drop(holder);
         Ok(taken && !prober.is_held_by_another(0)?)
-    }
-
-    fn open(dir: BorrowedFd<'_>, name: &str, access: Access) -> io::Result<Lease> {
-        Lease::adopt(|| shm::open_at(dir, name, access))
     }
 
     /// A description of its own of a file that is open already. Needs `/proc`.
@@ -113,7 +107,17 @@ impl Lease {
     /// holds it. One that this lease holds already is taken again with no effect. `InvalidInput`
     /// for a byte above `i64::MAX`. 1-2 us.
     pub fn take(&self, byte: u64) -> io::Result<bool> {
-        match self.lock(libc::F_OFD_SETLK, libc::F_WRLCK, byte, 1) {
+        self.try_lock(libc::F_WRLCK, byte)
+    }
+
+    /// Takes the byte together with others who share it: any number may, while nobody has
+    /// [taken](Lease::take) it. To everybody who asks it is held until the last of them is gone.
+    pub fn share(&self, byte: u64) -> io::Result<bool> {
+        self.try_lock(libc::F_RDLCK, byte)
+    }
+
+    fn try_lock(&self, kind: i32, byte: u64) -> io::Result<bool> {
+        match self.lock(libc::F_OFD_SETLK, kind, byte, 1) {
             Ok(_) => Ok(true),
             Err(error) if matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EACCES)) => {
                 Ok(false)

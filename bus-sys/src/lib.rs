@@ -9,6 +9,7 @@
 //! | `exit`       | what is done when the process ends in order                               |
 //! | `futex`      | sleep on a 32-bit word that processes share, and wake its sleepers        |
 //! | `lease`      | proof of life: a lock on one byte of a file, which ends with its holder   |
+//! | `lock_list`  | who holds a lease, for those who may not open its file: `/proc/locks`       |
 //! | `life`       | a word in a file that the kernel marks when its thread ends               |
 //! | `fork`       | what a child that was forked and did not exec must not keep               |
 //! | `membarrier` | a memory barrier on the running threads of all registered processes       |
@@ -36,6 +37,7 @@ pub mod fork;
 pub mod futex;
 pub mod lease;
 pub mod life;
+pub mod lock_list;
 pub mod map;
 pub mod membarrier;
 pub mod pidfd;

@@ -117,6 +117,26 @@ pub fn publish_at(dir: BorrowedFd<'_>, from: &str, to: &str) -> io::Result<()> {
     Ok(rustix::fs::renameat_with(dir, from, dir, to, RenameFlags::NOREPLACE)?)
 }
 
+/// Renames the directory `from` to `to` below `dir` in one step, in the place of an empty directory if
+/// there is one. Fails with `ENOTEMPTY` or `EEXIST` if `to` is a directory with something in it, and with
+/// `ENOTDIR` if it is no directory. See [rename(2)](https://man7.org/linux/man-pages/man2/rename.2.html).
+pub fn replace_empty_at(dir: BorrowedFd<'_>, from: &str, to: &str) -> io::Result<()> {
+    Ok(rustix::fs::renameat(dir, from, dir, to)?)
+}
+
+/// Whether this process may make and remove names in `dir`: `EACCES`, `EROFS` if not. See
+/// [faccessat(2)](https://man7.org/linux/man-pages/man2/access.2.html).
+pub fn may_change(dir: BorrowedFd<'_>) -> io::Result<()> {
+    let access = rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK;
+    Ok(rustix::fs::accessat(dir, ".", access, AtFlags::EACCESS)?)
+}
+
+/// Sets all permission bits of a file or directory, set-id bits among them; `EPERM` for all but its
+/// owner and root. See [fchmod(2)](https://man7.org/linux/man-pages/man2/fchmod.2.html).
+pub fn set_mode(fd: BorrowedFd<'_>, mode: u32) -> io::Result<()> {
+    Ok(rustix::fs::fchmod(fd, Mode::from_raw_mode(mode))?)
+}
+
 /// Removes the name of a file below `dir`. Mappings and descriptors live on.
 /// See [unlink(2)](https://man7.org/linux/man-pages/man2/unlink.2.html).
 pub fn unlink_at(dir: BorrowedFd<'_>, name: &str) -> io::Result<()> {

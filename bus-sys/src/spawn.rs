@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
-use rustix::fs::fstat;
+use rustix::fs::{AtFlags, fstat, statat};
 use rustix::io::{FdFlags, fcntl_dupfd_cloexec, fcntl_setfd};
 use rustix::process::{getppid, set_parent_process_death_signal};
 
@@ -42,6 +42,13 @@ impl FileId {
     /// Of the file behind a descriptor.
     pub fn of(fd: BorrowedFd<'_>) -> io::Result<FileId> {
         let stat = fstat(fd)?;
+        Ok(FileId { device: stat.st_dev as u64, inode: stat.st_ino as u64 })
+    }
+
+    /// Of the file `name` below `dir`, a symbolic link itself among them. Needs permission to search
+    /// `dir`, and none on the file.
+    pub fn at(dir: BorrowedFd<'_>, name: &str) -> io::Result<FileId> {
+        let stat = statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)?;
         Ok(FileId { device: stat.st_dev as u64, inode: stat.st_ino as u64 })
     }
 }

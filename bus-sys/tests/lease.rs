@@ -13,7 +13,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use forked::Forked;
 use shmbus_sys::fork;
 use shmbus_sys::lease::Lease;
+use shmbus_sys::lock_list::HeldBytes;
 use shmbus_sys::shm;
+use shmbus_sys::spawn::FileId;
 
 /// A directory with an empty file `lock` in it.
 struct Place {
@@ -23,7 +25,10 @@ struct Place {
 
 impl Place {
     fn new() -> Place {
-        let path = tempfile::tempdir().unwrap();
+        Place::at(tempfile::tempdir().unwrap())
+    }
+
+    fn at(path: tempfile::TempDir) -> Place {
         let dir = shm::open_directory(path.path()).unwrap();
         shm::create_at(dir.as_fd(), "lock", 0o600).unwrap();
         Place { path, dir }
@@ -84,20 +89,39 @@ fn a_lease_does_not_see_its_own_bytes_and_other_leases_of_the_process_do() {
 }
 
 #[test]
-fn a_lease_opened_for_reading_asks_and_cannot_take() {
+fn a_byte_is_shared_by_any_number_and_held_until_the_last_of_them_is_gone() {
     let place = Place::new();
-    let holder = place.lease();
-    let reader = Lease::open_read_only_at(place.dir(), "lock").unwrap();
-    assert!(!reader.is_held_by_another(3).unwrap());
-    assert!(holder.take(3).unwrap());
-    assert!(reader.is_held_by_another(3).unwrap());
-    assert_eq!(reader.first_held_by_another(0, 100).unwrap(), Some(3));
-    for byte in [3, 4] {
-        assert!(is_dead(reader.take(byte)), "EBADF: it is not open for writing");
+    let (one, two, other) = (place.lease(), place.lease(), place.lease());
+    assert!(one.share(3).unwrap() && two.share(3).unwrap());
+    assert!(!other.take(3).unwrap());
+    drop(one);
+    assert!(other.is_held_by_another(3).unwrap());
+    assert!(!other.take(3).unwrap());
+    drop(two);
+    assert!(!other.is_held_by_another(3).unwrap());
+    assert!(other.take(3).unwrap());
+    assert!(!place.lease().share(3).unwrap());
+}
+
+#[test]
+fn the_list_of_locks_says_who_holds_what_without_opening_the_file() {
+    let place = Place::at(tempfile::tempdir_in("/dev/shm").unwrap());
+    let file = FileId::at(place.dir(), "lock").unwrap();
+    assert_eq!(file, FileId::of(place.lease().as_fd()).unwrap());
+    let held = |byte| HeldBytes::of(file).unwrap().contains(byte);
+    assert!(!held(3));
+    let (holder, neighbour) = (place.lease(), place.lease());
+    assert!(holder.take(3).unwrap() && neighbour.take(4).unwrap());
+    assert!(held(3) && held(4) && !held(5));
+    drop(holder);
+    assert!(!held(3) && held(4));
+    // More locks than the kernel lists at once.
+    let many = place.lease();
+    for byte in 0..1000 {
+        assert!(many.take(1000 + 2 * byte).unwrap());
     }
-    reader.release(3).unwrap(); // its own, of which there are none
-    drop(reader);
-    assert!(place.lease().is_held_by_another(3).unwrap());
+    let all = HeldBytes::of(file).unwrap();
+    assert!((0..1000).all(|byte| all.contains(1000 + 2 * byte) && !all.contains(1001 + 2 * byte)));
 }
 
 #[test]

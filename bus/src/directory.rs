@@ -1,10 +1,10 @@
 //! Where topics live: a directory in memory, and one directory per topic in it.
 //!
-//! Topic `md/quotes` is `md/quotes/.topic/{data,ctl}`. A creator builds `.new-<random>` beside it, holding the creator's lease on its `ctl`, and renames it
+//! Topic `md/quotes` is `md/quotes/.topic/{data,ctl,live}`. A creator builds `.new-<random>` beside it, holding the creator's lease on its `live`, and renames it
 //! into place without replacing: who loses the race opens the winner's. Who removes a topic renames it to
 //! `.old-<random>`, then tells those who are attached, then removes its files. Whatever a killed creator or remover left is removed by the next create: renaming claims it, and
 //! a living creator whose directory was taken from under it in the moment before it had its lease begins again.
-//! A synchronisation object is `<name>/.sync/ctl`, by the same rules.
+//! A synchronisation object is `<name>/.sync/{ctl,live}`, by the same rules.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
@@ -25,6 +25,8 @@ pub(crate) const TOPIC: &str = ".topic";
 pub(crate) const SYNC: &str = ".sync";
 pub(crate) const DATA: &str = "data";
 pub(crate) const CONTROL: &str = "ctl";
+/// The file of leases, empty: its locks say who lives. Nobody may open it who may not write the topic ([`live_mode`]).
+pub(crate) const LIVE: &str = "live";
 const NEW: &str = ".new-";
 pub(crate) const OLD: &str = ".old-";
 
@@ -278,13 +280,15 @@ impl<'a> Draft<'a> {
             let _ = shm::remove_directory_at(parent, &name);
         })?;
         let mut draft = Draft { parent, leaf, name, directory, lease: None, published: false };
-        let ctl = shm::create_at(draft.directory.as_fd(), CONTROL, mode)?;
-        let lease = Lease::open_at(draft.directory.as_fd(), CONTROL)?;
+        let fd = draft.directory.as_fd();
+        drop(shm::create_at(fd, LIVE, live_mode(mode))?);
+        let lease = Lease::open_at(fd, LIVE)?;
         if !lease.take(CREATOR_LEASE)? {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
         draft.lease = Some(lease);
         crash::point("create.leased");
+        let ctl = shm::create_at(fd, CONTROL, mode)?;
         Ok((draft, ctl))
     }
 
@@ -305,7 +309,7 @@ impl Drop for Draft<'_> {
     fn drop(&mut self) {
         if !self.published {
             // Without a new descriptor: the want of one may be why.
-            for file in [DATA, CONTROL] {
+            for file in [DATA, CONTROL, LIVE] {
                 let _ = shm::unlink_at(self.directory.as_fd(), file);
             }
             let _ = shm::remove_directory_at(self.parent, &self.name);
@@ -356,7 +360,7 @@ pub(crate) fn remove_leftover(parent: BorrowedFd<'_>, name: &str) -> io::Result<
 /// Whether the creator of a draft holds its lease, as far as can be told.
 fn is_being_built(parent: BorrowedFd<'_>, name: &str) -> bool {
     shm::open_directory_at(parent, name)
-        .and_then(|directory| Lease::open_read_only_at(directory.as_fd(), CONTROL))
+        .and_then(|directory| Lease::open_at(directory.as_fd(), LIVE))
         .and_then(|lease| lease.is_held_by_another(CREATOR_LEASE))
         .unwrap_or_else(|error| error.kind() != io::ErrorKind::NotFound)
 }
@@ -390,6 +394,12 @@ fn directory_mode(mode: u32) -> u32 {
     mode | (mode & 0o444) >> 2 | 0o700
 }
 
+/// Mode of the file of leases of a topic of `mode`: who may not write it may not open it, for a read lock alone would be in everybody's way.
+fn live_mode(mode: u32) -> u32 {
+    let write = mode & 0o222;
+    write | mode & write << 1
+}
+
 /// 64 bits that nobody else has: of a hash whose keys the kernel's random numbers seed.
 pub(crate) fn random() -> u64 {
     let mut hasher = RandomState::new().build_hasher(); // a forked child has its parent's keys
@@ -408,6 +418,23 @@ fn already_there(made: io::Result<()>) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_may_not_write_a_topic_may_not_open_its_leases() {
+        for (mode, live) in [
+            (0o600, 0o600),
+            (0o644, 0o600),
+            (0o640, 0o600),
+            (0o660, 0o660),
+            (0o664, 0o660),
+            (0o666, 0o666),
+            (0o646, 0o606),
+            (0o777, 0o666),
+            (0o622, 0o622),
+        ] {
+            assert_eq!(live_mode(mode), live, "{mode:o}");
+        }
+    }
 
     #[test]
     fn names_are_segments_of_letters_digits_and_three_signs() {

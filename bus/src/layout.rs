@@ -1,9 +1,9 @@
 //! The format: every byte that processes share, and nothing else.
 //!
-//! A topic is two files. `data` holds an immutable [`DataHeader`] page, the [`Stream`] page with the head, the block
+//! A topic is three files. `data` holds an immutable [`DataHeader`] page, the [`Stream`] page with the head, the block
 //! table and the slots; publishers write it, subscribers map it read-only. `ctl` holds a [`ControlHeader`]
 //! page, the [`Control`] page (bells, roster, notices, recovery lock) and one [`Entry`] per participant, all of whom
-//! map it read-write. Observers map both read-only.
+//! map it read-write. Observers map both read-only. `live` is empty: locks on its bytes say who lives.
 //!
 //! Header pages are written before the topic has a name and are only ever read with `pread`, into private
 //! memory. Everything that changes is an atomic. All integers are little-endian; nothing here has the
@@ -40,9 +40,9 @@ pub(crate) const GUARDED_LIMIT: u32 = 64;
 #[cfg(not(loom))]
 pub(crate) const PAGE_LEASE: u64 = 0;
 
-/// The byte of `ctl` whose lock says that the creator is still building.
+/// The byte of `live` whose lock says that the creator is still building.
 pub(crate) const CREATOR_LEASE: u64 = 0;
-/// The byte of `ctl` whose lock says that the owner of entry 0 is alive; entry `i` has byte `ENTRY_LEASES + i`.
+/// The byte of `live` whose lock says that the owner of entry 0 is alive; entry `i` has byte `ENTRY_LEASES + i`.
 pub(crate) const ENTRY_LEASES: u64 = 1;
 
 /// Most subscribers of a topic.

@@ -61,7 +61,7 @@
 //! | `ring` | the protocol: table, exclusive and shared publishers, reader, holds, watcher |
 //! | `recovery`, `repair` | what is done for the dead, and for those who stand still |
 //! | `lock`, `sweep` | one does it for all: the recovery lock, and who sweeps when |
-//! | `participant`, `directory`, `leftovers` | leases and entries; where topics live; what killed processes leave there |
+//! | `participant`, `directory`, `leftovers`, `liveness` | leases and entries; where topics live; what killed processes leave there; who lives, for people |
 //! | `message`, `kind`, `checked`, `schema` | what messages are: at compile time; field types checked on reading; at run time, as text, for tools |
 //! | `raw` | messages without their type |
 //! | `guard`, `control` | guarded topics: what of an entry is believed; the broker, its messages and policy, and who asks it |
@@ -111,6 +111,8 @@ mod kind;
 mod leftovers;
 #[cfg(not(loom))]
 mod limits;
+#[cfg(not(loom))]
+mod liveness;
 #[cfg(not(loom))]
 mod loan;
 #[cfg(not(loom))]
@@ -162,6 +164,7 @@ pub use self::{
     kind::{EnumKind, Kind, Scalar, StructKind, Variant},
     leftovers::{Leftover, LeftoverKind},
     limits::{PageSizeError, TooManyHandles},
+    liveness::Liveness,
     loan::Loan,
     message::{Field, Message, TypeError},
     observer::{Observed, Observer},

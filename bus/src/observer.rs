@@ -4,14 +4,13 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use shmbus_sys::lease::Lease;
 use shmbus_sys::shm::Access;
 use shmbus_sys::{clock, fork};
 
 use crate::atomics::Acquire;
-use crate::directory::CONTROL;
 use crate::error::{AttachError, ObserveError, OpenError, SeekError};
 use crate::header::Description;
+use crate::liveness::Witness;
 use crate::participant::{self, Attachment, lease_byte, refused};
 use crate::region::Region;
 use crate::ring::Corrupt;
@@ -20,13 +19,12 @@ use crate::ring::watcher::{Copied, Seen, Watcher};
 use crate::schema::Schema;
 use crate::stats::TopicInfo;
 
-/// A topic opened for reading only: both files mapped without the right to write, and a descriptor that can ask who lives.
+/// A topic opened for reading only: both files mapped without the right to write. One descriptor, of `live`, if it may be opened; else none.
 pub(crate) struct View {
     name: String,
     description: Description,
     region: Arc<Region>,
-    /// To ask who lives; on a guarded topic nobody is to be seen.
-    lease: Option<Lease>,
+    witness: Witness,
     fork_generation: u32,
 }
 
@@ -35,13 +33,12 @@ impl View {
     pub(crate) fn open(name: &str, directory: &OwnedFd) -> Result<View, OpenError> {
         fork::install();
         let failed = |action| move |source| refused(name, action, source);
-        let lease = Lease::open_read_only_at(directory.as_fd(), CONTROL);
-        let lease = lease.map_err(failed("open ctl"))?;
+        let witness = Witness::find(directory.as_fd()).map_err(failed("open live"))?;
         let (region, description) =
             participant::map(name, directory, Access::ReadOnly, Access::ReadOnly)?;
-        let (region, lease) = (Arc::new(region), Some(lease));
+        let region = Arc::new(region);
         let (name, fork_generation) = (name.to_owned(), fork::generation());
-        let view = View { name, description, region, lease, fork_generation };
+        let view = View { name, description, region, witness, fork_generation };
         if view.is_retired() {
             return Err(OpenError::Retired { name: view.name });
         }
@@ -54,17 +51,15 @@ impl View {
             name: attachment.name.clone(),
             description: attachment.description.clone(),
             region: Arc::clone(&attachment.region),
-            lease: None,
+            witness: Witness::Nobody,
             fork_generation: fork::generation(),
         }
     }
 
     pub(crate) fn info(&self) -> TopicInfo {
-        let is_held = |index| match &self.lease {
-            Some(lease) => lease.is_held_by_another(lease_byte(index)).unwrap_or(true),
-            None => true,
-        };
-        TopicInfo::read(&self.name, &self.description, &self.region, self.is_forked(), is_held)
+        let testimony = self.witness.ask();
+        let liveness = |index| testimony.of(lease_byte(index));
+        TopicInfo::read(&self.name, &self.description, &self.region, self.is_forked(), liveness)
     }
 
     fn is_forked(&self) -> bool {
@@ -150,7 +145,8 @@ impl Observer {
         self.view.description.carried.schema.as_ref()
     }
 
-    /// What the topic is, and who takes part in it, now. One system call for each participant.
+    /// What the topic is, and who takes part in it, now. One system call for each participant; if the topic may not be written here, the
+    /// kernel's list of locks is read instead.
     pub fn info(&self) -> TopicInfo {
         self.view.info()
     }

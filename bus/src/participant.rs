@@ -14,7 +14,7 @@ use shmbus_sys::{clock, fork, process};
 use crate::atomics::{Acquire, Relaxed, Release, SeqCst, fence};
 use crate::bell::Barrier;
 use crate::crash;
-use crate::directory::{CONTROL, DATA};
+use crate::directory::{CONTROL, DATA, LIVE};
 use crate::error::{AttachError, OpenError};
 use crate::header::{self, Description};
 use crate::layout::{ControlHeader, DataHeader, ENTRY_LEASES, PAGE_LEASE};
@@ -51,7 +51,7 @@ impl Attachment {
     ) -> Result<Attachment, OpenError> {
         fork::install();
         let failed = |action| move |source| refused(name, action, source);
-        let lease = Lease::open_at(directory.as_fd(), CONTROL).map_err(failed("open ctl"))?;
+        let lease = Lease::open_at(directory.as_fd(), LIVE).map_err(failed("open live"))?;
         let (region, description) = map(name, &directory, access, Access::ReadWrite)?;
         if region.control().notices.0.retired.load(Acquire) != 0 {
             return Err(OpenError::Retired { name: name.to_owned() }); // [notice]
@@ -289,7 +289,7 @@ pub(crate) enum Place {
 
 /// With what an attachment takes leases, and asks for those of others.
 enum Leases {
-    /// A description of `ctl`, of which each entry has a byte.
+    /// A description of `live`, of which each entry has a byte.
     Bytes(Lease),
     /// Of a guarded topic, a description for each page that is mapped, to ask with. Its own entry's lease came with a description that holds it.
     Pages { pages: Vec<Option<Lease>>, _own: Option<Lease> },
@@ -322,7 +322,7 @@ impl Leases {
     }
 }
 
-/// The byte of `ctl` whose lock is the lease of an entry.
+/// The byte of `live` whose lock is the lease of an entry.
 pub(crate) fn lease_byte(index: EntryIndex) -> u64 {
     ENTRY_LEASES + u64::from(index.0)
 }

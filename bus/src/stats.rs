@@ -2,6 +2,7 @@
 
 use crate::atomics::{Acquire, Relaxed};
 use crate::header::Description;
+use crate::liveness::Liveness;
 use crate::options::{Memory, Publishers, Wake};
 use crate::participant::Attachment;
 use crate::recovery;
@@ -97,7 +98,7 @@ pub struct ParticipantInfo {
     /// Its process, as it stated it itself, in its own pid namespace; 0 where that has ended by `exit` with this participant.
     pub pid: u32,
     /// Whether its process lives: whether the kernel still has its lease.
-    pub alive: bool,
+    pub liveness: Liveness,
     /// Next sequence it publishes or, as of the beginning of its present block, receives.
     pub position: u64,
     /// Sequences behind the head, as of the beginning of its present block.
@@ -113,17 +114,17 @@ pub struct ParticipantInfo {
 impl TopicInfo {
     pub(crate) fn of(attachment: &Attachment) -> TopicInfo {
         let Attachment { name, description, region, .. } = attachment;
-        let is_held = |index| attachment.is_held(index).unwrap_or(true);
-        TopicInfo::read(name, description, region, attachment.is_forked(), is_held)
+        let liveness = |index| Liveness::of(attachment.is_held(index));
+        TopicInfo::read(name, description, region, attachment.is_forked(), liveness)
     }
 
-    /// Reads what the mapping says; in a forked child there is none. `is_held` asks whether the owner of an entry lives.
+    /// Reads what the mapping says; in a forked child there is none. `liveness` asks whether the owner of an entry lives.
     pub(crate) fn read(
         name: &str,
         description: &Description,
         region: &Region,
         forked: bool,
-        is_held: impl Fn(EntryIndex) -> bool,
+        liveness: impl Fn(EntryIndex) -> Liveness,
     ) -> TopicInfo {
         let geometry = region.geometry();
         let head = if forked { 0 } else { region.head().load(Acquire) }; // [stream position]
@@ -144,7 +145,7 @@ impl TopicInfo {
                 entry: index.0,
                 kind,
                 pid: entry.pid.load(Relaxed),
-                alive: is_held(index),
+                liveness: liveness(index),
                 position,
                 lag: head.saturating_sub(position),
                 missed: entry.missed.load(Relaxed),

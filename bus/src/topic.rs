@@ -39,7 +39,7 @@ const TRIES: u32 = 100;
 
 /// A named stream of messages of type `T` in shared memory; the place from which publishers and subscribers are made.
 ///
-/// A topic is two files below a [`Directory`]. It exists, with the last messages in it, until it is [removed](Directory::remove): processes
+/// A topic is a directory with three files below a [`Directory`]. It exists, with the last messages in it, until it is [removed](Directory::remove): processes
 /// come and go. A `Topic` value holds a mapping and two descriptors; clones share them. It takes no part in the stream itself.
 ///
 /// # Trust
@@ -404,7 +404,8 @@ impl Directory {
         match open(self, name) {
             Ok(attachment) => {
                 let info = TopicInfo::of(&attachment);
-                let participants = info.participants.iter().filter(|other| other.alive).count();
+                let participants =
+                    info.participants.iter().filter(|other| !other.liveness.is_dead()).count();
                 if participants > 0 && !force {
                     return Err(RemoveError::InUse { name: name.to_owned(), participants });
                 }

@@ -24,6 +24,7 @@ fn draft(path: &Path) {
     for file in ["ctl", "data"] {
         fs::write(path.join(file), b"12345").unwrap();
     }
+    fs::write(path.join("live"), b"").unwrap();
 }
 
 fn found(directory: &Directory) -> Vec<(String, LeftoverKind, u64)> {
@@ -70,7 +71,7 @@ fn a_draft_whose_creator_lives_is_not_left_over_even_if_it_was_found_before() {
     let at = path.path().join("t/.new-0123456789abcdef");
     draft(&at);
     let [before] = &directory.leftovers().unwrap()[..] else { panic!("one leftover") };
-    let lease = Lease::open_at(File::open(&at).unwrap().as_fd(), "ctl").unwrap();
+    let lease = Lease::open_at(File::open(&at).unwrap().as_fd(), "live").unwrap();
     assert!(lease.take(0).unwrap()); // the byte of the creator
     assert_eq!(found(&directory), []);
     assert!(!directory.remove_leftover(before).unwrap());

@@ -2,14 +2,16 @@
 #![allow(unsafe_code)] // geteuid, setuid
 
 use std::fs;
+use std::io::Read;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use shmbus::{
-    AttachError, Corrupt, Delivery, Directory, ObserveError, Observer, OpenError, ParticipantKind,
-    Publishers, SeekError, Start, Topic, TopicOptions,
+    AttachError, Corrupt, Delivery, Directory, Liveness, ObserveError, Observer, OpenError,
+    ParticipantKind, Publishers, SeekError, Start, Topic, TopicOptions,
 };
 
 fn directory() -> (tempfile::TempDir, Directory) {
@@ -222,7 +224,7 @@ fn an_observer_leaves_no_trace_in_the_files_and_takes_nobodys_place() {
         assert_eq!(observer.next_timeout(Duration::from_millis(1)), Ok(None));
         observer.seek(first).unwrap();
         assert_eq!(observer.info().participants.len(), 3);
-        assert!(observer.info().participants.iter().all(|who| who.alive));
+        assert!(observer.info().participants.iter().all(|who| who.liveness.is_alive()));
     }
     assert!(content(&directory, "t") == before, "something was written");
     assert!(topic.subscriber(Delivery::Lossy).is_err(), "all places were taken without them");
@@ -244,7 +246,8 @@ fn what_an_observer_says_of_a_topic_is_what_a_participant_says() {
     let info = observer.info();
     assert_eq!(format!("{info:?}"), format!("{:?}", topic.info()));
     assert_eq!(format!("{info:?}"), format!("{:?}", directory.inspect("t").unwrap()));
-    let kinds: Vec<_> = info.participants.iter().map(|who| (who.kind, who.alive)).collect();
+    let kinds: Vec<_> =
+        info.participants.iter().map(|who| (who.kind, who.liveness.is_alive())).collect();
     assert_eq!(kinds, [(ParticipantKind::Publisher, true), (ParticipantKind::Reliable, true)]);
 }
 
@@ -352,31 +355,171 @@ fn another_user_who_may_only_read_observes_and_inspects() {
         let file = path.path().join("a/t/.topic").join(file);
         fs::set_permissions(file, fs::Permissions::from_mode(0o444)).unwrap();
     }
+    let status = role("reader", path.path()).status().unwrap();
+    assert!(status.success(), "{status}");
+}
+
+/// This program once more, to play a role below.
+fn role(name: &str, path: &Path) -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--exact", "a_process_started_by_another_test_plays_its_role", "--nocapture"]);
-    let status = command.env("SHMBUS_TEST_PATH", path.path()).status().unwrap();
-    assert!(status.success(), "{status}");
+    command.env("SHMBUS_TEST_PATH", path).env("SHMBUS_TEST_ROLE", name).stdin(Stdio::piped());
+    command
 }
 
 #[test]
 fn a_process_started_by_another_test_plays_its_role() {
     let Some(path) = std::env::var_os("SHMBUS_TEST_PATH").map(PathBuf::from) else { return };
-    read_as_another_user(&path);
+    match std::env::var("SHMBUS_TEST_ROLE").unwrap().as_str() {
+        "reader" => read_as_another_user(&path),
+        "victim" => subscribe_until_killed(&path),
+        "locker" => lock_what_may_be_read(&path),
+        "witness" => tell_who_lives(&path),
+        other => panic!("{other}"),
+    }
 }
 
-fn read_as_another_user(path: &Path) {
+fn become_another_user() {
     // SAFETY: it takes a number.
     assert_eq!(unsafe { libc::setgid(65534) }, 0);
     // SAFETY: it takes a number.
     assert_eq!(unsafe { libc::setuid(65534) }, 0);
+}
+
+/// Takes part, says so, and waits to be killed.
+fn subscribe_until_killed(path: &Path) {
+    let topic = Topic::<Message>::open_in(&Directory::at(path).unwrap(), "a/t").unwrap();
+    let _subscriber = topic.subscriber(Delivery::Reliable).unwrap();
+    fs::write(path.join("victim"), "").unwrap();
+    _ = std::io::stdin().read(&mut [0]);
+}
+
+/// Takes a read lock on every byte that a lease may be, of every file that it may open, again and again; says how many files there are; ends with its
+/// standard input. What is held now is free when its holder dies.
+fn lock_what_may_be_read(path: &Path) {
+    become_another_user();
+    let inspected = Directory::at(path).unwrap().inspect("a/t").unwrap();
+    let home = path.join("a/t/.topic");
+    let names = fs::read_dir(&home).unwrap().map(|entry| entry.unwrap().path());
+    let files: Vec<_> = names.filter_map(|name| fs::File::open(name).ok()).collect();
+    assert!(files.len() >= 2 && !inspected.participants.is_empty());
+    let count = files.len();
+    let lock_all = move || {
+        for (file, byte) in files.iter().flat_map(|file| (0..32).map(move |byte| (file, byte))) {
+            let lock = libc::flock {
+                l_type: libc::F_RDLCK as libc::c_short,
+                l_whence: libc::SEEK_SET as libc::c_short,
+                l_start: byte,
+                l_len: 1,
+                l_pid: 0,
+            };
+            // SAFETY: an open descriptor, and a lock that is valid for reads.
+            unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &raw const lock) };
+        }
+    };
+    lock_all();
+    println!("locked {count}");
+    std::thread::spawn(move || {
+        loop {
+            lock_all();
+            std::thread::yield_now();
+        }
+    });
+    _ = std::io::stdin().read(&mut [0]);
+}
+
+/// What a process says until it ends, line by line.
+fn hear(child: &mut Child, word: &str) {
+    let stdout = child.stdout.as_mut().unwrap();
+    let mut said = String::new();
+    while !said.contains(word) {
+        let mut byte = [0];
+        assert!(stdout.read(&mut byte).unwrap() > 0, "it ended: {said}");
+        said.push(byte[0].into());
+    }
+}
+
+#[test]
+fn another_user_who_may_only_read_is_in_nobodys_way() {
+    // SAFETY: it takes nothing.
+    if unsafe { libc::geteuid() } != 0 {
+        println!("  skipped: only root can become another user");
+        return;
+    }
+    let (path, directory) = directory();
+    fs::set_permissions(path.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let options = TopicOptions { mode: 0o644, ..small() };
+    let topic = Topic::<Message>::create_in(&directory, "a/t", &options).unwrap();
+    let mut victim = role("victim", path.path()).spawn().unwrap();
+    while !path.path().join("victim").exists() {
+        assert!(victim.try_wait().unwrap().is_none(), "it has ended");
+        std::thread::yield_now();
+    }
+    let mut locker = role("locker", path.path()).stdout(Stdio::piped()).spawn().unwrap();
+    hear(&mut locker, "locked");
+    let mut publisher = topic.publisher().expect("the place is free");
+    drop(topic.subscriber(Delivery::Lossy).expect("one of two is free"));
+    victim.kill().unwrap();
+    victim.wait().unwrap();
+    for sequence in 0..1000 {
+        let published = publisher.publish_timeout(&message(sequence), Duration::from_secs(20));
+        assert_eq!(published, Ok(sequence), "the only reliable subscriber is dead");
+    }
+    assert_eq!(topic.info().deaths, 1);
+    let places: Vec<_> = (0..2).map(|_| topic.subscriber(Delivery::Lossy).unwrap()).collect();
+    drop(places);
+    drop(locker.stdin.take());
+    assert!(locker.wait().unwrap().success());
+}
+
+#[test]
+fn who_may_only_read_tells_the_living_from_the_dead() {
+    // SAFETY: it takes nothing.
+    if unsafe { libc::geteuid() } != 0 {
+        println!("  skipped: only root can become another user");
+        return;
+    }
+    let (path, directory) = directory();
+    fs::set_permissions(path.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let options = TopicOptions { mode: 0o644, ..small() };
+    let topic = Topic::<Message>::create_in(&directory, "a/t", &options).unwrap();
+    let mut publisher = topic.publisher().unwrap();
+    publisher.publish(&message(0)).unwrap();
+    let _living = topic.subscriber(Delivery::Lossy).unwrap();
+    let mut victim = role("victim", path.path()).spawn().unwrap();
+    while !path.path().join("victim").exists() {
+        assert!(victim.try_wait().unwrap().is_none(), "it has ended");
+        std::thread::yield_now();
+    }
+    victim.kill().unwrap();
+    victim.wait().unwrap();
+    let status = role("witness", path.path()).status().unwrap();
+    assert!(status.success(), "{status}");
+}
+
+fn tell_who_lives(path: &Path) {
+    become_another_user();
+    let info = Directory::at(path).unwrap().inspect("a/t").unwrap();
+    let who: Vec<_> = info.participants.iter().map(|who| (who.kind, who.liveness)).collect();
+    let expected = [
+        (ParticipantKind::Publisher, Liveness::Alive),
+        (ParticipantKind::Lossy, Liveness::Alive),
+        (ParticipantKind::Reliable, Liveness::Dead),
+    ];
+    assert_eq!(who, expected);
+}
+
+fn read_as_another_user(path: &Path) {
+    become_another_user();
     let directory = Directory::at(path).unwrap();
     let refused = Topic::<Message>::open_in(&directory, "a/t").err().unwrap();
-    assert!(matches!(refused, OpenError::Permission { action: "open ctl", .. }), "{refused:?}");
+    assert!(matches!(refused, OpenError::Permission { action: "open live", .. }), "{refused:?}");
     let mut observer = directory.observe("a/t", Start::Oldest).unwrap();
     assert_eq!(see(&mut observer), Some((0, 0)));
     let infos = [observer.info(), directory.inspect("a/t").unwrap()];
     for info in infos {
-        let who: Vec<_> = info.participants.iter().map(|who| (who.kind, who.alive)).collect();
+        let who: Vec<_> =
+            info.participants.iter().map(|who| (who.kind, who.liveness.is_alive())).collect();
         assert_eq!(who, [(ParticipantKind::Publisher, true)], "of another user, alive");
     }
     assert_eq!(directory.topics().unwrap(), ["a/t"], "whose directory may be read");

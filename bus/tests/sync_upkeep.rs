@@ -40,7 +40,8 @@ fn who_looks_sees_the_owner_and_changes_not_a_byte() {
     assert!(fs::read(&ctl).unwrap() == before, "it was changed");
     assert_eq!((info.kind, info.holder, info.waiting), (SyncKind::Mutex, Some(1), false));
     assert_eq!((info.members_max, info.data_size, info.memory), (4, 16, before.len() as u64));
-    let pids: Vec<_> = info.members.iter().map(|one| (one.pid, one.alive, one.held)).collect();
+    let pids: Vec<_> =
+        info.members.iter().map(|one| (one.pid, one.liveness.is_alive(), one.held)).collect();
     assert_eq!(pids, [(std::process::id(), true, 0), (std::process::id(), true, 1)]);
     drop(guard);
     drop(mutex);

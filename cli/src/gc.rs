@@ -82,7 +82,7 @@ impl Item {
     }
 
     fn of_topic(info: &TopicInfo, arguments: &Arguments) -> Option<Item> {
-        let dead = info.participants.iter().filter(|one| !one.alive).count();
+        let dead = info.participants.iter().filter(|one| one.liveness.is_dead()).count();
         let is_unused = arguments.unused
             && dead == info.participants.len()
             && arguments.older.is_none_or(|age| text::elapsed(info.created_ns) >= age);
@@ -96,7 +96,7 @@ impl Item {
 
     /// A lock that nobody has open says so only if it has members: that a condition variable is not used nobody knows.
     fn of_lock(info: &SyncInfo, arguments: &Arguments) -> Option<Item> {
-        let dead = info.members.iter().filter(|one| !one.alive).count();
+        let dead = info.members.iter().filter(|one| one.liveness.is_dead()).count();
         let is_unused = arguments.unused
             && lock::is_unused(info)
             && arguments.older.is_none_or(|age| text::elapsed(info.created_ns) >= age);

@@ -12,7 +12,7 @@ use crate::{lock, text};
 const EXAMPLES: &str = "\
 Examples:
   shmbus info stats/vm
-  shmbus info stats/vm --json | jq '.participants[] | select(.alive | not)'
+  shmbus info stats/vm --json | jq '.participants[] | select(.alive == false)'
   shmbus info bank/account
 
 Where a topic and a lock have the name, both are shown.
@@ -80,7 +80,8 @@ struct Participant {
     entry: u32,
     kind: &'static str,
     pid: u32,
-    alive: bool,
+    /// `null`: it cannot be told.
+    alive: Option<bool>,
     position: u64,
     lag: u64,
     missed: u64,
@@ -125,7 +126,7 @@ impl<'a> Description<'a> {
         }
     }
 
-    fn text(&self, subscribers: usize) -> String {
+    fn text(&self, subscribers: Option<usize>) -> String {
         let most = if self.variable_length { "up to " } else { "" };
         let Memory { live, spare, table, control, total } = self.memory;
         let [live, spare, table, control, total] =
@@ -146,7 +147,7 @@ impl<'a> Description<'a> {
             ("blocks", format!("{} of {} messages", self.blocks, self.block_len)),
             ("spare", format!("{} blocks, {} may be held", self.spare_blocks, self.hold_blocks)),
             ("slot", format!("{} bytes", self.slot_size)),
-            ("subscribers", format!("{subscribers} of {}", self.subscribers_max)),
+            ("subscribers", format!("{} of {}", text::count(subscribers), self.subscribers_max)),
             ("found dead", deaths),
             ("timestamps", timestamps.to_owned()),
             ("wake", self.wake.to_owned()),
@@ -171,7 +172,7 @@ impl Participant {
                 _ => "other",
             },
             pid: info.pid,
-            alive: info.alive,
+            alive: info.liveness.known(),
             position: info.position,
             lag: info.lag,
             missed: info.missed,
@@ -183,7 +184,7 @@ impl Participant {
     fn row(&self) -> [String; 9] {
         [
             self.kind.to_owned(),
-            if self.alive { "yes" } else { "no" }.to_owned(),
+            self.alive.map_or("?", |alive| if alive { "yes" } else { "no" }).to_owned(),
             self.entry.to_string(),
             self.pid.to_string(),
             self.position.to_string(),

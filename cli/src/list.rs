@@ -35,16 +35,18 @@ struct Entry<'a> {
     variable_length: bool,
     depth: u64,
     published: u64,
-    publisher_alive: bool,
+    /// `null`: it cannot be told.
+    publisher_alive: Option<bool>,
     publisher_pid: Option<u32>,
-    subscribers: usize,
+    subscribers: Option<usize>,
     memory: u64,
 }
 
 impl<'a> Entry<'a> {
     fn of(info: &'a TopicInfo) -> Entry<'a> {
         let publishes = |kind| kind == ParticipantKind::Publisher;
-        let publisher = info.participants.iter().find(|one| one.alive && publishes(one.kind));
+        let publisher =
+            info.participants.iter().find(|one| !one.liveness.is_dead() && publishes(one.kind));
         Entry {
             name: &info.name,
             type_name: &info.type_name,
@@ -52,7 +54,7 @@ impl<'a> Entry<'a> {
             variable_length: info.variable_len,
             depth: info.depth,
             published: info.head,
-            publisher_alive: publisher.is_some(),
+            publisher_alive: text::publishers(info).map(|count| count > 0),
             publisher_pid: publisher.map(|one| one.pid),
             subscribers: text::subscribers(info),
             memory: info.memory.total(),
@@ -67,8 +69,12 @@ impl<'a> Entry<'a> {
             format!("{most}{}", text::size(self.message_size.into())),
             self.depth.to_string(),
             self.published.to_string(),
-            self.publisher_pid.map_or("-".into(), |pid| pid.to_string()),
-            self.subscribers.to_string(),
+            match (self.publisher_pid, self.publisher_alive) {
+                (Some(pid), None) => format!("{pid}?"),
+                (Some(pid), _) => pid.to_string(),
+                (None, _) => "-".to_owned(),
+            },
+            text::count(self.subscribers),
             text::size(self.memory),
         ]
     }

@@ -12,7 +12,8 @@ use crate::text;
 pub(crate) struct Lock {
     name: String,
     kind: String,
-    members: usize,
+    /// `null`: it cannot be told.
+    members: Option<usize>,
     members_max: u32,
     holder_pid: Option<u32>,
     waiting: bool,
@@ -50,20 +51,21 @@ struct Description {
 struct Member {
     entry: u32,
     pid: u32,
-    alive: bool,
+    /// `null`: it cannot be told.
+    alive: Option<bool>,
     held: u64,
     joined_ns: u64,
 }
 
 impl Member {
     fn of(member: &SyncMember) -> Member {
-        let SyncMember { entry, pid, alive, held, joined_ns, .. } = *member;
-        Member { entry, pid, alive, held, joined_ns }
+        let SyncMember { entry, pid, liveness, held, joined_ns, .. } = *member;
+        Member { entry, pid, alive: liveness.known(), held, joined_ns }
     }
 
     fn row(&self) -> [String; 5] {
         [
-            if self.alive { "yes" } else { "no" }.to_owned(),
+            self.alive.map_or("?", |alive| if alive { "yes" } else { "no" }).to_owned(),
             self.entry.to_string(),
             self.pid.to_string(),
             self.held.to_string(),
@@ -100,7 +102,7 @@ impl Lock {
         Lock {
             name: info.name.clone(),
             kind: info.kind.to_string(),
-            members: info.members.iter().filter(|member| member.alive).count(),
+            members: info.members.iter().map(|one| one.liveness.known().map(usize::from)).sum(),
             members_max: info.members_max,
             holder_pid: holder(info).map(|member| member.pid),
             waiting: info.waiting,
@@ -116,7 +118,7 @@ impl Lock {
     fn members(&self) -> String {
         match self.members_max {
             0 => "-".to_owned(),
-            most => format!("{} of {most}", self.members),
+            most => format!("{} of {most}", text::count(self.members)),
         }
     }
 }
@@ -232,7 +234,7 @@ pub(crate) fn is_there(directory: &Directory, name: &str) -> bool {
 
 /// Whether nobody has a handle of it. Of a condition variable nobody can say.
 pub(crate) fn is_unused(info: &SyncInfo) -> bool {
-    info.kind != SyncKind::Condvar && !info.members.iter().any(|member| member.alive)
+    info.kind != SyncKind::Condvar && info.members.iter().all(|member| member.liveness.is_dead())
 }
 
 /// An error of the topic `name` where it might be a lock as well.

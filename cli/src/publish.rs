@@ -233,7 +233,7 @@ impl Stream<'_> {
         }
         loop {
             let info = self.topic.info();
-            if text::subscribers(&info) >= wanted {
+            if text::subscribers(&info).is_some_and(|living| living >= wanted) {
                 return Ok(());
             }
             if info.retired {

@@ -39,8 +39,8 @@ pub(crate) struct Row {
     /// Messages a second; `None` of a topic that was not there before.
     pub(crate) rate: Option<f64>,
     pub(crate) bytes_per_second: Option<f64>,
-    pub(crate) subscribers: usize,
-    pub(crate) publishers: usize,
+    pub(crate) subscribers: Option<usize>,
+    pub(crate) publishers: Option<usize>,
     /// Of the slowest living subscriber, in messages.
     pub(crate) lag: u64,
     /// Of all subscribers that are there.
@@ -124,7 +124,7 @@ impl Row {
     pub(crate) fn of(seen: &Seen, before: Option<(f64, u64)>) -> Row {
         let info = seen.info.clone();
         let publishes = |kind| kind == ParticipantKind::Publisher;
-        let living = || info.participants.iter().filter(|one| one.alive);
+        let living = || info.participants.iter().filter(|one| !one.liveness.is_dead());
         let rate =
             before.map(|(seconds, head)| info.head.saturating_sub(head) as f64 / seconds.max(1e-9));
         let bytes_per_second = match (rate, seen.mean_len) {
@@ -136,7 +136,7 @@ impl Row {
             rate,
             bytes_per_second,
             subscribers: text::subscribers(&info),
-            publishers: living().filter(|one| publishes(one.kind)).count(),
+            publishers: text::publishers(&info),
             lag: living().filter(|one| !publishes(one.kind)).map(|one| one.lag).max().unwrap_or(0),
             missed: info.participants.iter().map(|one| one.missed).sum(),
             info,

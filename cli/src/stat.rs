@@ -19,7 +19,7 @@ const EXAMPLES: &str = "\
 Examples:
   shmbus stat
   shmbus stat md/quotes md/trades --watch --interval 5
-  shmbus stat --interval 0 --json | jq -r 'select(.publisher_alive | not).name'
+  shmbus stat --interval 0 --json | jq -r 'select(.publisher_alive == false).name'
 
 BYTES/S of topics whose messages differ in length is an estimate from the newest messages (\"~\"; bw counts). LAG is that of the slowest
 subscriber, MISSED what all present subscribers missed, both as of the beginning of their present blocks.";
@@ -52,9 +52,10 @@ struct Line<'a> {
     rate: Option<f64>,
     bytes_per_second: Option<f64>,
     bytes_estimated: bool,
-    subscribers: usize,
-    publishers: usize,
-    publisher_alive: bool,
+    /// `null`: it cannot be told.
+    subscribers: Option<usize>,
+    publishers: Option<usize>,
+    publisher_alive: Option<bool>,
     lag: u64,
     missed: u64,
     deaths: u64,
@@ -71,7 +72,7 @@ impl<'a> Line<'a> {
             bytes_estimated: row.info.variable_len,
             subscribers: row.subscribers,
             publishers: row.publishers,
-            publisher_alive: row.publishers > 0,
+            publisher_alive: row.publishers.map(|count| count > 0),
             lag: row.lag,
             missed: row.missed,
             deaths: row.info.deaths,
@@ -90,8 +91,8 @@ impl<'a> Line<'a> {
             text::or_dash(self.rate.map(text::rate)),
             text::or_dash(self.bytes_per_second.map(bytes)),
             self.published.to_string(),
-            self.publishers.to_string(),
-            self.subscribers.to_string(),
+            text::count(self.publishers),
+            text::count(self.subscribers),
             self.lag.to_string(),
             self.missed.to_string(),
             text::size(self.memory),

@@ -36,7 +36,8 @@ pub(crate) struct Arguments {
 #[derive(Serialize)]
 struct Tree<'a> {
     name: &'a str,
-    alive: bool,
+    /// `null`: it cannot be told.
+    alive: Option<bool>,
     pid: Option<u32>,
     since_ns: Option<u64>,
     processes: Vec<Entry>,
@@ -54,12 +55,12 @@ struct Entry {
 
 impl Entry {
     /// Of a supervisor that is gone, its processes are gone too.
-    fn of(record: &Record, alive: bool) -> Entry {
-        let not_zero = |number: u64| (alive && number != 0).then_some(number);
+    fn of(record: &Record, is_gone: bool) -> Entry {
+        let not_zero = |number: u64| (!is_gone && number != 0).then_some(number);
         Entry {
             name: record.name.as_str().unwrap_or("?").to_owned(),
             state: match record.state.get() {
-                _ if !alive => "gone",
+                _ if is_gone => "gone",
                 Ok(State::Waiting) => "waiting",
                 Ok(State::Running) => "running",
                 Ok(State::Stopping) => "stopping",
@@ -110,8 +111,9 @@ pub(crate) fn run(directory: &Directory, arguments: &Arguments) -> Result<()> {
                 continue;
             }
         };
-        dead += usize::from(!seen.alive);
-        let processes = seen.records.iter().map(|record| Entry::of(record, seen.alive)).collect();
+        let is_gone = seen.alive == Some(false);
+        dead += usize::from(is_gone);
+        let processes = seen.records.iter().map(|record| Entry::of(record, is_gone)).collect();
         let Seen { alive, pid, since_ns, .. } = seen;
         let tree = Tree { name, alive, pid, since_ns, processes };
         if arguments.json {
@@ -133,7 +135,9 @@ pub(crate) fn run(directory: &Directory, arguments: &Arguments) -> Result<()> {
 fn show(out: &mut impl Write, tree: &Tree<'_>) -> io::Result<()> {
     match (tree.pid, tree.since_ns) {
         (Some(pid), Some(since_ns)) => {
-            writeln!(out, "{}: process {pid}, started {}", tree.name, text::ago(since_ns))?;
+            let known =
+                if tree.alive.is_some() { "" } else { " (whether it lives cannot be told)" };
+            writeln!(out, "{}: process {pid}, started {}{known}", tree.name, text::ago(since_ns))?;
         }
         _ => writeln!(out, "{}: gone (it was killed)", tree.name)?,
     }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::io::{self, Write};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use shmbus::{ParticipantKind, TopicInfo};
+use shmbus::{Liveness, ParticipantKind, TopicInfo};
 
 /// A diagnostic on standard error. Where that is closed, nobody wants to know.
 pub(crate) fn tell(text: &str) {
@@ -75,10 +75,33 @@ pub(crate) fn ago(ns_since_1970: u64) -> String {
     }
 }
 
-/// Living subscribers of a topic.
-pub(crate) fn subscribers(info: &TopicInfo) -> usize {
-    let is_subscriber = |kind| matches!(kind, ParticipantKind::Lossy | ParticipantKind::Reliable);
-    info.participants.iter().filter(|one| one.alive && is_subscriber(one.kind)).count()
+/// Living subscribers of a topic; `None`: of one of them it cannot be told.
+pub(crate) fn subscribers(info: &TopicInfo) -> Option<usize> {
+    living(info, |kind| matches!(kind, ParticipantKind::Lossy | ParticipantKind::Reliable))
+}
+
+/// Living publishers of a topic; `None`: of one of them it cannot be told.
+pub(crate) fn publishers(info: &TopicInfo) -> Option<usize> {
+    living(info, |kind| kind == ParticipantKind::Publisher)
+}
+
+fn living(info: &TopicInfo, is_meant: impl Fn(ParticipantKind) -> bool) -> Option<usize> {
+    let all = info.participants.iter().filter(|one| is_meant(one.kind));
+    all.map(|one| one.liveness.known().map(usize::from)).sum()
+}
+
+/// A count that may be unknown.
+pub(crate) fn count(count: Option<usize>) -> String {
+    count.map_or_else(|| "?".to_owned(), |count| count.to_string())
+}
+
+/// Whether a process lives.
+pub(crate) fn alive(liveness: Liveness) -> &'static str {
+    match liveness.known() {
+        Some(true) => "yes",
+        Some(false) => "no",
+        None => "?",
+    }
 }
 
 /// Rows under headings, the first `left` columns set left, the others right.

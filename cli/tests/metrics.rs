@@ -15,7 +15,7 @@ fn published(place: &Place, topic: &str, lines: &str) {
 
 fn echoing(place: &Place, topic: &str) -> Running {
     let echo = place.start(&["echo", topic, "--reliable"]);
-    place.wait_until(topic, |info| info.participants.iter().any(|one| one.alive));
+    place.wait_until(topic, |info| info.participants.iter().any(|one| one.liveness.is_alive()));
     echo
 }
 

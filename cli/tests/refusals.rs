@@ -393,7 +393,7 @@ fn a_topic_removed_while_it_is_read_ends_the_reader_well_and_the_publisher_with_
     let place = with_topic();
     let mut publisher = place.start(&["pub", "t"]);
     let mut input = publisher.stdin();
-    place.wait_until("t", |info| info.participants.iter().any(|one| one.alive));
+    place.wait_until("t", |info| info.participants.iter().any(|one| one.liveness.is_alive()));
     place.run(&["rm", "t", "--force"]).ok();
     let _ = input.write_all("x\n".repeat(100).as_bytes());
     drop(input);

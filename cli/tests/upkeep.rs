@@ -16,7 +16,7 @@ fn published(place: &Place, topic: &str) {
 
 fn echoing(place: &Place, topic: &str) -> Running {
     let echo = place.start(&["echo", topic, "--reliable"]);
-    place.wait_until(topic, |info| info.participants.iter().any(|one| one.alive));
+    place.wait_until(topic, |info| info.participants.iter().any(|one| one.liveness.is_alive()));
     echo
 }
 
@@ -170,7 +170,7 @@ fn gc_leaves_alone_what_lives() {
     place.run(&["gc", "--unused", "--yes"]).ok();
     assert_eq!(place.directory().topics().unwrap(), ["t"]);
     let [one] = &place.directory().inspect("t").unwrap().participants[..] else { panic!("one") };
-    assert_eq!((one.pid, one.alive), (alive.pid(), true));
+    assert_eq!((one.pid, one.liveness.is_alive()), (alive.pid(), true));
     alive.signal(Signal::CONT);
     place.run_with(b"x\n", &["pub", "t", "--remove"]).ok();
     assert_eq!(alive.finish().ok().text(), "x\n");

@@ -414,7 +414,7 @@ impl<'a> Play<'a> {
     fn look(&self, input: &mut Input<'_>) {
         let info = self.stage.topics[input.below(2)].info();
         assert!(info.head <= self.log.next());
-        let living = info.participants.iter().filter(|other| other.alive).count();
+        let living = info.participants.iter().filter(|other| other.liveness.is_alive()).count();
         assert_eq!(living, self.feeds.len() + self.seats.len(), "who lives");
         for seat in &self.seats {
             seat.held.iter().for_each(|(sample, message)| message.check(sample, "held"));

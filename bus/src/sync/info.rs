@@ -1,6 +1,7 @@
 //! What a synchronisation object is and who has it, for people and tools. Reads; changes nothing.
 
 use crate::atomics::Relaxed;
+use crate::liveness::Liveness;
 use crate::region::EntryIndex;
 use crate::registry::{Kind, State};
 use crate::sync::error::SyncOpenError;
@@ -106,7 +107,7 @@ pub struct SyncMember {
     /// Its process, as it stated it itself, in its own pid namespace.
     pub pid: u32,
     /// Whether its process lives: whether the kernel still has its lease.
-    pub alive: bool,
+    pub liveness: Liveness,
     /// Permits that it has of a semaphore, reads of an rwlock; 1 of who is the [`holder`](SyncInfo::holder).
     pub held: u64,
     /// When it joined, in nanoseconds since 1970.
@@ -114,11 +115,12 @@ pub struct SyncMember {
 }
 
 impl SyncInfo {
-    /// Reads what the mapping says. `is_held` asks the kernel whether the lease of an entry is held.
+    /// Reads what the mapping says. `liveness` asks whether the owner of an entry lives.
     pub(crate) fn read(
         object: &Object,
-        is_held: impl Fn(u32) -> bool,
+        liveness: impl Fn(u32) -> Liveness,
     ) -> Result<SyncInfo, SyncOpenError> {
+        let is_held = |entry| !liveness(entry).is_dead();
         let Object { name, kind, header, region, .. } = object;
         let main = &region.control().main.0;
         let has_lock = !matches!(kind, SyncKind::Condvar | SyncKind::Barrier | SyncKind::Event);
@@ -138,10 +140,10 @@ impl SyncInfo {
         let members = region.entries(region.members_max()).filter_map(|index| {
             let entry = region.entry(index);
             let state = State::of(entry.state.load(Relaxed));
-            let alive = match state.kind {
+            let liveness = match state.kind {
                 Kind::Free | Kind::Joining | Kind::Counted => return None,
-                Kind::Member => is_held(index.0),
-                _ => false,
+                Kind::Member => liveness(index.0),
+                _ => Liveness::Dead,
             };
             let held = match kind {
                 SyncKind::Semaphore => permits::held(region, index),
@@ -149,7 +151,7 @@ impl SyncInfo {
                 _ => u64::from(holder == Some(index.0)),
             };
             let (pid, joined_ns) = (entry.pid.load(Relaxed), entry.joined_ns.load(Relaxed));
-            Some(SyncMember { entry: index.0, pid, alive, held, joined_ns })
+            Some(SyncMember { entry: index.0, pid, liveness, held, joined_ns })
         });
         let members: Vec<SyncMember> = members.collect();
         let reads = |member: &&SyncMember| member.held > 0 && holder != Some(member.entry);

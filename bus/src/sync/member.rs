@@ -12,7 +12,7 @@ use std::os::fd::AsFd;
 
 use crate::atomics::Relaxed;
 use crate::crash;
-use crate::directory::CONTROL;
+use crate::directory::LIVE;
 use crate::layout::PAGE;
 use crate::sync::error::SyncOpenError;
 use crate::sync::layout::ENTRIES_OFFSET;
@@ -40,7 +40,7 @@ impl Member {
         };
         let region = Arc::new(region);
         for _ in 0..TRIES {
-            let lease = Lease::open_at(directory.as_fd(), CONTROL).map_err(failed("open ctl"))?;
+            let lease = Lease::open_at(directory.as_fd(), LIVE).map_err(failed("open live"))?;
             let seat = Seat::take(Arc::clone(&region), lease, give_back);
             let Some(seat) = seat.map_err(failed("take the lease of a member"))? else {
                 std::thread::yield_now();

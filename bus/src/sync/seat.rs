@@ -235,7 +235,7 @@ pub(crate) fn wake_all(region: &SyncRegion) {
     roster.wake_all();
 }
 
-/// The byte of `ctl` whose lock is the lease of an entry.
+/// The byte of `live` whose lock is the lease of an entry.
 fn lease_byte(index: EntryIndex) -> u64 {
     ENTRY_LEASES + u64::from(index.0)
 }

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use shmbus_sys::lease::Lease;
 use shmbus_sys::shm::Access;
 
-use crate::directory::{self, CONTROL, Directory, SYNC, TopicName};
+use crate::directory::{self, Directory, LIVE, SYNC, TopicName};
 use crate::layout::ENTRY_LEASES;
+use crate::liveness::Witness;
 use crate::sync::error::{SyncOpenError, SyncRemoveError};
 use crate::sync::info::SyncInfo;
 use crate::sync::object::{Object, SyncKind, refused};
@@ -17,19 +18,17 @@ use crate::sync::{gather, lock, permits, rw, signal};
 
 impl Directory {
     /// What the synchronisation object `name` is, and who has it, at this moment. Takes no part in it and changes nothing: it needs permission to read
-    /// the object's file, and no more. One system call for each member.
+    /// the object's `ctl`, and no more. One system call for each member; if the object may not be written here, the kernel's list of locks is read
+    /// instead.
     ///
     /// # Errors
     /// See [`SyncOpenError`].
     pub fn inspect_sync(&self, name: &str) -> Result<SyncInfo, SyncOpenError> {
         let object = Object::open_any(self, name, Access::ReadOnly)?;
         let failed = |action| move |source| refused(name, action, source);
-        let lease = Lease::open_read_only_at(object.directory.as_fd(), CONTROL);
-        let lease = lease.map_err(failed("open ctl"))?;
-        let is_held = |entry: u32| {
-            lease.is_held_by_another(ENTRY_LEASES + u64::from(entry)).unwrap_or(true) // as a stopped one: not dead
-        };
-        SyncInfo::read(&object, is_held)
+        let witness = Witness::find(object.directory.as_fd()).map_err(failed("open live"))?;
+        let testimony = witness.ask();
+        SyncInfo::read(&object, |entry| testimony.of(ENTRY_LEASES + u64::from(entry)))
     }
 
     /// Gives back now what the dead members of the synchronisation object `name` had, and says how many there were: permits and reads are free, a barrier is broken, the next
@@ -41,8 +40,8 @@ impl Directory {
     pub fn sweep_sync(&self, name: &str) -> Result<u32, SyncOpenError> {
         let Object { kind, region, directory, .. } =
             Object::open_any(self, name, Access::ReadWrite)?;
-        let lease = Lease::open_at(directory.as_fd(), CONTROL);
-        let lease = lease.map_err(|source| refused(name, "open ctl", source))?;
+        let lease = Lease::open_at(directory.as_fd(), LIVE);
+        let lease = lease.map_err(|source| refused(name, "open live", source))?;
         Ok(Seat::sweep(Arc::new(region), lease, give_back(kind)))
     }
 
@@ -76,7 +75,7 @@ impl Directory {
 
 /// How many leases of members are held.
 fn living(object: &Object) -> io::Result<usize> {
-    let lease = Lease::open_at(object.directory.as_fd(), CONTROL)?;
+    let lease = Lease::open_at(object.directory.as_fd(), LIVE)?;
     let members_max = u64::from(object.region.members_max());
     let mut count = 0;
     for entry in 0..members_max {

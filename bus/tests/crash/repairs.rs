@@ -121,7 +121,10 @@ fn sweep(who: Sweeper, how: How, point: Point) -> Duration {
         });
         let alive = survivors.topic.info().participants;
         let reliable = shmbus::ParticipantKind::Reliable;
-        let count = alive.iter().filter(|other| other.kind == reliable && other.alive).count();
+        let count = alive
+            .iter()
+            .filter(|other| other.kind == reliable && other.liveness.is_alive())
+            .count();
         assert_eq!(count, 3, "the next owner was declared dead: {alive:?}");
         drop(next);
     }

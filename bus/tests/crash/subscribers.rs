@@ -98,7 +98,13 @@ pub(crate) fn a_subscriber_is_killed_and_nobody_waits_for_it(plan: &Plan) {
             if round % 2 == 1 {
                 // Two sweepers die of it, before and after.
                 for point in ["dead.seen", "dead.declared"] {
-                    if survivors.topic.info().participants.iter().all(|other| other.alive) {
+                    if survivors
+                        .topic
+                        .info()
+                        .participants
+                        .iter()
+                        .all(|other| other.liveness.is_alive())
+                    {
                         break;
                     }
                     let sweeper = stage.victim("subscriber", &[0, 1], point, How::Killed);

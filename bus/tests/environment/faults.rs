@@ -283,7 +283,7 @@ fn a_participant_that_becomes_another_program_by_exec_is_gone_and_the_program_ha
     let topic = create(&directory, "t");
     let mut other = Player::new(role("exec", path.path()));
     assert_eq!(other.hear(), "here");
-    assert_eq!(topic.info().participants.iter().filter(|who| who.alive).count(), 3);
+    assert_eq!(topic.info().participants.iter().filter(|who| who.liveness.is_alive()).count(), 3);
     assert!(matches!(topic.publisher(), Err(AttachError::PublisherAlive { .. })));
     other.tell("go");
     other.tell("> and now it is cat");
@@ -296,7 +296,7 @@ fn a_participant_that_becomes_another_program_by_exec_is_gone_and_the_program_ha
     }
     let maps = fs::read_to_string(process.join("maps")).unwrap();
     assert!(!maps.contains(path.path().to_str().unwrap()), "{maps}");
-    assert!(topic.info().participants.iter().all(|who| !who.alive));
+    assert!(topic.info().participants.iter().all(|who| !who.liveness.is_alive()));
     let mut publisher = topic.publisher().unwrap();
     goes_on(&topic, &mut publisher); // past the reliable subscriber that it was
     assert_eq!(topic.info().deaths, 3);

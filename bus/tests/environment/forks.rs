@@ -67,7 +67,10 @@ fn there(path: &Path) -> (Directory, Topic<u64>) {
 
 fn participants(topic: &Topic<u64>) -> Vec<(u32, shmbus::ParticipantKind, u32, bool)> {
     let info = topic.info();
-    info.participants.iter().map(|who| (who.entry, who.kind, who.pid, who.alive)).collect()
+    info.participants
+        .iter()
+        .map(|who| (who.entry, who.kind, who.pid, who.liveness.is_alive()))
+        .collect()
 }
 
 #[test]
@@ -103,7 +106,7 @@ pub(super) fn play_forking(path: &Path) {
         })
     };
     assert_eq!(child.end(), "exit 0");
-    assert!(observer.info().participants.iter().all(|who| who.alive));
+    assert!(observer.info().participants.iter().all(|who| who.liveness.is_alive()));
     assert_eq!(*sample, 1);
     drop(sample.hold().unwrap());
     assert_eq!(participants(&topic), before);
@@ -303,7 +306,7 @@ pub(super) fn play_publisher_alive(path: &Path) {
     }
     let info = topic.info();
     assert!(info.participants.len() > 1);
-    assert!(info.participants.iter().all(|participant| participant.alive));
+    assert!(info.participants.iter().all(|participant| participant.liveness.is_alive()));
 }
 
 #[test]

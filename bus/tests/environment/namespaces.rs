@@ -222,7 +222,7 @@ fn participants_of_different_pid_namespaces_meet_and_are_found_dead_though_their
         let namesakes = || -> Vec<bool> {
             let mut there = there.info().participants;
             there.retain(|who| who.pid == 1);
-            there.iter().map(|who| who.alive).collect()
+            there.iter().map(|who| who.liveness.is_alive()).collect()
         };
         assert_eq!(namesakes(), [true, true]);
         first.kill();

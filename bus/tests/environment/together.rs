@@ -31,8 +31,14 @@ fn whoever_opens_or_creates_a_name_at_the_same_time_gets_the_same_topic() {
         }
         assert_eq!(directory.topics().unwrap(), ["race/t"]);
         let left = tree(path.path());
-        let expected =
-            ["race", "race/t", "race/t/.topic", "race/t/.topic/ctl", "race/t/.topic/data"];
+        let expected = [
+            "race",
+            "race/t",
+            "race/t/.topic",
+            "race/t/.topic/ctl",
+            "race/t/.topic/data",
+            "race/t/.topic/live",
+        ];
         assert_eq!(left, expected.iter().map(|name| path.path().join(name)).collect());
         directory.remove("race/t", true).unwrap();
         assert_eq!(tree(path.path()), BTreeSet::new());
@@ -79,7 +85,7 @@ fn what_a_living_creator_builds_is_left_alone_and_what_a_dead_one_left_is_remove
     let (path, directory) = directory();
     let draft = path.path().join("t/.new-0123456789abcdef");
     fs::create_dir_all(&draft).unwrap();
-    let ctl = fs::File::create(draft.join("ctl")).unwrap();
+    let live = fs::File::create(draft.join("live")).unwrap();
     let lease = libc::flock {
         l_type: libc::F_WRLCK as libc::c_short,
         l_whence: libc::SEEK_SET as libc::c_short,
@@ -88,12 +94,12 @@ fn what_a_living_creator_builds_is_left_alone_and_what_a_dead_one_left_is_remove
         l_pid: 0,
     };
     // SAFETY: an open descriptor, and a lock that is valid for reads.
-    let taken = unsafe { libc::fcntl(ctl.as_raw_fd(), libc::F_OFD_SETLK, &raw const lease) };
+    let taken = unsafe { libc::fcntl(live.as_raw_fd(), libc::F_OFD_SETLK, &raw const lease) };
     assert_eq!(taken, 0);
     Topic::<u64>::create_in(&directory, "t", &small()).unwrap();
     directory.remove("t", false).unwrap();
-    assert!(draft.join("ctl").exists());
-    drop(ctl);
+    assert!(draft.join("live").exists());
+    drop(live);
     Topic::<u64>::create_in(&directory, "t", &small()).unwrap();
     assert!(!draft.exists());
 }

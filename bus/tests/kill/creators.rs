@@ -93,6 +93,7 @@ fn check(stage: &Stage, topic: &Topic<Message>) {
         "feed/quotes/.topic",
         "feed/quotes/.topic/ctl",
         "feed/quotes/.topic/data",
+        "feed/quotes/.topic/live",
     ];
     let found: Vec<String> =
         stage.files().iter().map(|path| path.to_str().unwrap().to_owned()).collect();

@@ -464,7 +464,8 @@ pub(crate) fn a_stopped_reliable_subscriber_is_waited_for_and_loses_nothing(plan
         // Long enough for the publisher to ask several times whether it waits for the dead.
         let waited = publisher.publish_timeout(&Message::new(0, 0), Duration::from_millis(20));
         assert_eq!(waited, Err(PublishError::TimedOut));
-        let alive = topic.info().participants.iter().filter(|other| other.alive).count();
+        let alive =
+            topic.info().participants.iter().filter(|other| other.liveness.is_alive()).count();
         assert_eq!(alive, 2, "a stopped process is not a dead one");
         receiver.go_on();
         publish(&mut publisher, 2 * 64);

@@ -165,7 +165,7 @@ fn crowd(plan: &Plan, random: &mut Random, options: &TopicOptions) {
         assert_eq!(messages + 1 + stage.missed_by(witness), end + 1, "missed what was a message");
     }
     let info = topic.info();
-    assert_eq!(info.participants.iter().filter(|other| other.alive).count(), 0);
+    assert_eq!(info.participants.iter().filter(|other| other.liveness.is_alive()).count(), 0);
     println!(
         "  depth {}, blocks of {}: killed {feeds_killed} feeds and {receivers_killed} receivers, {stops} stops, \
          {} commits revoked; {messages} messages, {} sequences abandoned, the lossy one missed {}",

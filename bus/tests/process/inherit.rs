@@ -73,8 +73,16 @@ pub(crate) fn a_child_takes_part_without_knowing_a_path_and_its_lease_is_its_own
     let mut subscriber = given.subscriber_from(Delivery::Lossy, Start::Oldest).unwrap();
     assert_eq!(*subscriber.receive().unwrap(), 42);
     drop((subscriber, given)); // the parent's descriptors are no part of what the child holds
-    let alive =
-        || stage.directory.inspect(TOPIC).unwrap().participants.iter().filter(|p| p.alive).count();
+    let alive = || {
+        stage
+            .directory
+            .inspect(TOPIC)
+            .unwrap()
+            .participants
+            .iter()
+            .filter(|p| p.liveness.is_alive())
+            .count()
+    };
     assert_eq!(alive(), 1);
     child.kill().unwrap();
     child.wait().unwrap();

@@ -73,7 +73,7 @@ pub(crate) fn random_kills_leave_the_tree_as_it_is_specified(plan: &Plan) {
     let ready = |n: usize| stage.board.word(READY + n).load(SeqCst);
     let alive = || {
         let info = stage.directory.inspect(TOPIC).unwrap();
-        info.participants.iter().filter(|one| one.alive).count()
+        info.participants.iter().filter(|one| one.liveness.is_alive()).count()
     };
     let mut kills = share(plan, 10);
     let files = stage.files();

@@ -268,7 +268,7 @@ fn play(random: &mut Random, until: Instant, summary: &mut Summary) {
                 (summary.messages + messages, summary.abandoned + missed);
         }
     }
-    let alive = topic.info().participants.iter().filter(|other| other.alive).count();
+    let alive = topic.info().participants.iter().filter(|other| other.liveness.is_alive()).count();
     assert_eq!(alive, 0, "somebody is left");
     summary.missed += stage.missed_by(WITNESSES_MAX);
     summary.revoked += stage.board.word(REVOKED).load(SeqCst);

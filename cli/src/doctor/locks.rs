@@ -60,7 +60,7 @@ fn of(info: &SyncInfo) -> Vec<Finding> {
         let advice = "Barrier::reset mends it".to_owned();
         add("broken", Level::Note, "a member of it died".to_owned(), advice);
     }
-    for dead in info.members.iter().filter(|one| !one.alive) {
+    for dead in info.members.iter().filter(|one| one.liveness.is_dead()) {
         add(
             "dead",
             Level::Note,

@@ -179,7 +179,7 @@ fn broken(name: &str, error: OpenError) -> Finding {
 /// What is remarkable about a topic: participants that are dead, or that there are none.
 fn topic(info: &TopicInfo) -> Vec<Finding> {
     let name = &info.name;
-    let dead = info.participants.iter().filter(|one| !one.alive).map(|one| {
+    let dead = info.participants.iter().filter(|one| one.liveness.is_dead()).map(|one| {
         let finding = format!("topic {name}: the one of entry {}, pid {}", one.entry, one.pid);
         Finding::new("dead", Level::Note, finding)
             .advice("the next who joins takes its place, or shmbus gc --yes")
@@ -189,7 +189,7 @@ fn topic(info: &TopicInfo) -> Vec<Finding> {
             .fact("held_blocks", one.held_blocks)
     });
     let mut findings: Vec<Finding> = dead.collect();
-    if !info.participants.iter().any(|one| one.alive) {
+    if info.participants.iter().all(|one| one.liveness.is_dead()) {
         let memory = info.memory.total();
         let created = text::ago(info.created_ns);
         let finding =

@@ -26,8 +26,10 @@ impl Scrape {
 enum Number {
     Total(u64),
     Now(u64),
+    /// It cannot be told: no line.
+    Unknown,
 }
-use Number::{Now, Total};
+use Number::{Now, Total, Unknown};
 
 /// One family: its name without the ending that its type and unit give it, what it is, and what it says of one topic or participant.
 struct Family<T> {
@@ -54,15 +56,13 @@ const TOPIC: [Family<TopicInfo>; 9] = [
     }),
     family("shmbus_depth", None, "Messages retained", |info| Now(info.depth)),
     family("shmbus_subscribers", None, "Living subscribers", |info| {
-        Now(crate::text::subscribers(info) as u64)
+        crate::text::subscribers(info).map_or(Unknown, |count| Now(count as u64))
     }),
     family("shmbus_subscribers_max", None, "Subscribers that there may be", |info| {
         Now(info.subscribers_max.into())
     }),
     family("shmbus_publishers", None, "Living publishers", |info| {
-        let publishes =
-            |one: &&ParticipantInfo| one.kind == ParticipantKind::Publisher && one.alive;
-        Now(info.participants.iter().filter(publishes).count() as u64)
+        crate::text::publishers(info).map_or(Unknown, |count| Now(count as u64))
     }),
     family("shmbus_deaths", None, "Participants found dead", |info| Total(info.deaths)),
     family(
@@ -75,7 +75,7 @@ const TOPIC: [Family<TopicInfo>; 9] = [
 
 const PARTICIPANT: [Family<ParticipantInfo>; 4] = [
     family("shmbus_participant_alive", None, "Whether its process lives", |one| {
-        Now(one.alive.into())
+        one.liveness.known().map_or(Unknown, |alive| Now(alive.into()))
     }),
     family(
         "shmbus_participant_lag",
@@ -140,12 +140,12 @@ fn encode<T>(
     family: &Family<T>,
     rows: impl Iterator<Item = (Labels, Number)>,
 ) -> fmt::Result {
-    let mut rows = rows.peekable();
+    let mut rows = rows.filter(|(_, number)| !matches!(number, Unknown)).peekable();
     // A family without rows is left out.
     let Some((_, first)) = rows.peek() else { return Ok(()) };
     let kind = match first {
         Total(_) => MetricType::Counter,
-        Now(_) => MetricType::Gauge,
+        Now(_) | Unknown => MetricType::Gauge,
     };
     let Family { name, help, unit, .. } = family;
     let mut metric = encoder.encode_descriptor(name, help, unit.as_ref(), kind)?;
@@ -154,6 +154,7 @@ fn encode<T>(
         match number {
             Total(number) => metric.encode_counter::<NoLabelSet, u64, f64>(&number, None)?,
             Now(number) => metric.encode_gauge(&gauge(number))?,
+            Unknown => {}
         }
     }
     Ok(())

@@ -157,7 +157,8 @@ impl Drop for Status {
 /// What a supervisor has published last, and whether it lives.
 pub(crate) struct Seen {
     pub(crate) records: Vec<Record>,
-    pub(crate) alive: bool,
+    /// `None`: it cannot be told.
+    pub(crate) alive: Option<bool>,
     /// Of the supervisor, where it lives.
     pub(crate) pid: Option<u32>,
     /// When it began, in nanoseconds since 1970.
@@ -182,10 +183,10 @@ impl Seen {
         let publisher = info
             .participants
             .iter()
-            .find(|one| one.alive && one.kind == ParticipantKind::Publisher);
+            .find(|one| !one.liveness.is_dead() && one.kind == ParticipantKind::Publisher);
         Ok(Seen {
             records,
-            alive: publisher.is_some(),
+            alive: publisher.map_or(Some(false), |one| one.liveness.known()),
             pid: publisher.map(|one| one.pid),
             since_ns: publisher.map(|one| one.joined_ns),
         })

@@ -66,8 +66,8 @@ fn draw_topics(
             row.info.name.clone(),
             text::or_dash(row.rate.map(text::rate)),
             text::or_dash(row.bytes_per_second.map(bytes)),
-            row.publishers.to_string(),
-            row.subscribers.to_string(),
+            text::count(row.publishers),
+            text::count(row.subscribers),
             row.lag.to_string(),
             row.missed.to_string(),
         ])
@@ -103,7 +103,7 @@ fn draw_details(
         .iter()
         .map(|one| {
             let line = Line::new(participant(one, model.command(one.pid)));
-            let is_marked = !one.alive && is_coloured;
+            let is_marked = one.liveness.is_dead() && is_coloured;
             line.style(if is_marked { Style::new().fg(Color::Red) } else { Style::new() })
         })
         .collect();
@@ -123,8 +123,8 @@ fn participant(one: &ParticipantInfo, command: &str) -> [String; 9] {
         one.entry.to_string(),
         one.pid.to_string(),
         // A dead one's number may be another process's by now.
-        if one.alive { command } else { "-" }.to_owned(),
-        if one.alive { "yes" } else { "DEAD" }.to_owned(),
+        if one.liveness.is_dead() { "-" } else { command }.to_owned(),
+        if one.liveness.is_dead() { "DEAD" } else { text::alive(one.liveness) }.to_owned(),
         one.lag.to_string(),
         one.missed.to_string(),
         one.held_blocks.to_string(),
@@ -227,7 +227,7 @@ mod tests {
     fn a_dead_participant_is_said_to_be_dead_and_has_no_command() {
         with_model(|model| {
             let mut one = model.shown()[1].info.participants[0].clone();
-            one.alive = false;
+            one.liveness = shmbus::Liveness::Dead;
             assert_eq!(participant(&one, "other")[3..5], ["-".to_owned(), "DEAD".to_owned()]);
         });
     }
