@@ -9,16 +9,17 @@
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
 
 use shmbus_sys::is_passing;
 use shmbus_sys::lease::Lease;
 use shmbus_sys::shm;
 
 use crate::crash;
-use crate::error::{DirectoryError, NameError, OpenError};
+use crate::error::{NameError, OpenError};
 use crate::layout::CREATOR_LEASE;
 use crate::participant::Attachment;
+pub(crate) use crate::place::Purpose;
+pub use crate::place::{Directory, PathSource};
 
 pub(crate) const TOPIC: &str = ".topic";
 /// A synchronisation object (`sync`): a directory beside that of the topic of the same name, made and removed as that.
@@ -32,157 +33,6 @@ pub(crate) const OLD: &str = ".old-";
 
 /// Longest topic name in bytes.
 const NAME_MAX: usize = 200;
-
-/// A directory that holds topics.
-///
-/// Whoever may write it decides what a name means; it must belong to the caller or to root and not be open to
-/// everybody.
-#[derive(Clone, Debug)]
-pub struct Directory {
-    path: PathBuf,
-}
-
-/// What decides where topics live.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum PathSource {
-    /// `$SHMBUS_DIR`
-    ShmbusDir,
-    /// `$XDG_RUNTIME_DIR`, which is in memory.
-    RuntimeDir,
-    /// Neither of them is of use.
-    Fallback,
-}
-
-impl Directory {
-    /// `$SHMBUS_DIR`; else `$XDG_RUNTIME_DIR/shmbus` if that is in memory; else `/dev/shm/shmbus-<euid>`. Made with mode 0700 if it is
-    /// missing.
-    ///
-    /// # Errors
-    /// It cannot be made, belongs to somebody else, is open to everybody, or is not a tmpfs.
-    pub fn from_env() -> Result<Directory, DirectoryError> {
-        Directory::at(Directory::path_from_env().0)
-    }
-
-    /// Where [`Directory::from_env`] looks, and why there. Makes and checks nothing.
-    pub fn path_from_env() -> (PathBuf, PathSource) {
-        let not_empty = |name| std::env::var_os(name).filter(|value| !value.is_empty());
-        if let Some(path) = not_empty("SHMBUS_DIR") {
-            return (path.into(), PathSource::ShmbusDir);
-        }
-        if let Some(runtime) = not_empty("XDG_RUNTIME_DIR") {
-            let in_memory = shm::open_directory(Path::new(&runtime))
-                .and_then(|directory| shm::filesystem(directory.as_fd()))
-                .map_or_else(|error| is_passing(&error), |filesystem| filesystem.is_tmpfs);
-            if in_memory {
-                return (Path::new(&runtime).join("shmbus"), PathSource::RuntimeDir);
-            }
-        }
-        (format!("/dev/shm/shmbus-{}", shm::effective_uid()).into(), PathSource::Fallback)
-    }
-
-    /// The directory `path`, made with mode 0700 if only it is missing.
-    ///
-    /// # Errors
-    /// It cannot be made, belongs to somebody else, is open to everybody, or is not a tmpfs (`SHMBUS_ALLOW_DISK=1` accepts other file
-    /// systems).
-    pub fn at(path: impl AsRef<Path>) -> Result<Directory, DirectoryError> {
-        let directory = Directory { path: path.as_ref().to_path_buf() };
-        directory.open()?;
-        Ok(directory)
-    }
-
-    /// Its path.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// The directory, made if it is missing, checked.
-    pub(crate) fn open(&self) -> Result<OwnedFd, DirectoryError> {
-        let path = || self.path.clone();
-        let failed = |action| move |source| DirectoryError::Io { path: path(), action, source };
-        let fd = match shm::open_directory(&self.path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                self.make().map_err(failed("make it"))?;
-                shm::open_directory(&self.path)
-            }
-            other => other,
-        }
-        .map_err(failed("open it"))?;
-        let owner = shm::owner(fd.as_fd()).map_err(failed("ask for its owner"))?;
-        let euid = shm::effective_uid();
-        if owner.uid != euid && owner.uid != 0 {
-            return Err(DirectoryError::Owner { path: path(), uid: owner.uid, euid });
-        }
-        if owner.mode & 0o002 != 0 {
-            return Err(DirectoryError::Mode { path: path(), mode: owner.mode & 0o7777 });
-        }
-        let filesystem = shm::filesystem(fd.as_fd()).map_err(failed("ask for its file system"))?;
-        let disk_allowed = std::env::var_os("SHMBUS_ALLOW_DISK").is_some_and(|value| value == "1");
-        if !filesystem.is_tmpfs && !disk_allowed {
-            return Err(DirectoryError::NotTmpfs { path: path() });
-        }
-        Ok(fd)
-    }
-
-    fn make(&self) -> io::Result<()> {
-        let (Some(parent), Some(name)) = (self.path.parent(), self.path.file_name()) else {
-            return Err(io::ErrorKind::InvalidInput.into());
-        };
-        let name = name.to_str().ok_or(io::ErrorKind::InvalidInput)?;
-        let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
-        let made = shm::make_directory_at(shm::open_directory(parent)?.as_fd(), name, 0o700);
-        already_there(made)
-    }
-
-    /// Names of all topics, sorted.
-    ///
-    /// # Errors
-    /// The directory cannot be used or read.
-    pub fn topics(&self) -> Result<Vec<String>, DirectoryError> {
-        self.names(TOPIC)
-    }
-
-    /// Names of all synchronisation objects ([`sync`](crate::sync)), sorted.
-    ///
-    /// # Errors
-    /// The directory cannot be used or read.
-    pub fn sync_objects(&self) -> Result<Vec<String>, DirectoryError> {
-        self.names(SYNC)
-    }
-
-    fn names(&self, leaf: &str) -> Result<Vec<String>, DirectoryError> {
-        let mut names = Vec::new();
-        let fd = self.open()?;
-        collect(fd.as_fd(), leaf, "", &mut names).map_err(|source| DirectoryError::Io {
-            path: self.path.clone(),
-            action: "list it",
-            source,
-        })?;
-        names.sort();
-        Ok(names)
-    }
-}
-
-/// Appends the names below `fd` that have a directory `leaf`.
-fn collect(fd: BorrowedFd<'_>, leaf: &str, name: &str, names: &mut Vec<String>) -> io::Result<()> {
-    for child in shm::list_at(fd)? {
-        if child == leaf {
-            if TopicName::new(name).is_ok() {
-                names.push(name.to_owned());
-            }
-        } else if !child.starts_with('.') {
-            let path = if name.is_empty() { child.clone() } else { format!("{name}/{child}") };
-            match shm::open_directory_at(fd, &child) {
-                Ok(directory) => collect(directory.as_fd(), leaf, &path, names)?,
-                Err(error) if is_passing(&error) => return Err(error),
-                // A file that is not ours, or a directory removed meanwhile.
-                Err(_) => continue,
-            }
-        }
-    }
-    Ok(())
-}
 
 /// A checked topic name.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -408,7 +258,7 @@ pub(crate) fn random() -> u64 {
     hasher.finish()
 }
 
-fn already_there(made: io::Result<()>) -> io::Result<()> {
+pub(crate) fn already_there(made: io::Result<()>) -> io::Result<()> {
     match made {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         other => other,

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 
 use shmbus_sys::shm::{self, Access};
 
-use crate::directory::{self, CONTROL, DATA, Directory, OLD, TOPIC, TopicName};
+use crate::directory::{self, CONTROL, DATA, Directory, OLD, Purpose, TOPIC, TopicName};
 use crate::error::{DirectoryError, OpenError};
 use crate::participant::Attachment;
 use crate::topic::open_directory;
@@ -44,17 +44,17 @@ pub enum LeftoverKind {
 }
 
 impl Directory {
-    /// What killed creators and removers left. A draft whose creator lives is none. Reads only; a few system calls for each topic.
+    /// What killed creators and removers left, as far as it can be read. A draft whose creator lives is none. Reads only; a few system calls for each topic.
     ///
     /// What is found may be gone, or be a living creator's first step, in the next moment: [`Directory::remove_leftover`] looks again.
     ///
     /// # Errors
     /// The directory cannot be used or read.
     pub fn leftovers(&self) -> Result<Vec<Leftover>, DirectoryError> {
-        let root = self.open()?;
         let mut found = Vec::new();
+        let Some(root) = self.find(Purpose::Observe)? else { return Ok(found) };
         self.collect_leftovers(root.as_fd(), None, &mut found)
-            .map_err(|source| self.failed("look for leftovers", source))?;
+            .map_err(self.failed("look for leftovers"))?;
         found.sort_by(|one, other| one.path.cmp(&other.path));
         Ok(found)
     }
@@ -65,7 +65,7 @@ impl Directory {
     /// # Errors
     /// The kernel refuses, for example because it belongs to another user.
     pub fn remove_leftover(&self, leftover: &Leftover) -> Result<bool, DirectoryError> {
-        let root = self.open()?;
+        let Some(root) = self.find(Purpose::Join)? else { return Ok(false) };
         let removed = match &leftover.name {
             Some(name) => leftover.topic.open_in(root.as_fd()).and_then(|parent| {
                 let is_leftover = directory::is_leftover(parent.as_fd(), name);
@@ -92,11 +92,7 @@ impl Directory {
     /// # Errors
     /// See [`OpenError`].
     pub fn sweep(&self, name: &str) -> Result<u32, OpenError> {
-        Ok(Attachment::open(name, open_directory(self, name)?)?.sweep_all())
-    }
-
-    fn failed(&self, action: &'static str, source: io::Error) -> DirectoryError {
-        DirectoryError::Io { path: self.path().to_path_buf(), action, source }
+        Ok(Attachment::open(name, open_directory(self, name, Purpose::Join)?)?.sweep_all())
     }
 
     /// Appends what is left over in and below `fd`, the directory of `topic`.
@@ -128,14 +124,13 @@ impl Directory {
         }
         for child in children.iter().filter(|child| *child != TOPIC && !child.starts_with('.')) {
             let name = topic.map_or(child.clone(), |topic| format!("{}/{child}", topic.as_str()));
-            // Not ours, or gone meanwhile: passed over.
             let Ok(name) = TopicName::new(&name) else { continue };
             let below = shm::open_directory_at(fd, child)
                 .and_then(|below| self.collect_leftovers(below.as_fd(), Some(&name), found));
-            match below {
-                Err(error) if shmbus_sys::is_passing(&error) => return Err(error),
-                _ => {}
-            }
+            // Any other error: not ours, or gone meanwhile.
+            below.or_else(
+                |error| if shmbus_sys::is_passing(&error) { Err(error) } else { Ok(()) },
+            )?;
         }
         Ok(())
     }

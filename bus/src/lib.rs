@@ -128,6 +128,8 @@ mod participant;
 #[cfg(not(loom))]
 mod payload;
 #[cfg(not(loom))]
+mod place;
+#[cfg(not(loom))]
 pub mod process;
 #[cfg(not(loom))]
 mod publisher;

@@ -13,7 +13,7 @@ use crate::atomics::{Acquire, Relaxed, Release};
 use crate::bell::Barrier;
 use crate::control::client;
 use crate::crash;
-use crate::directory::{self, DATA, Directory, Draft, TOPIC, TopicName};
+use crate::directory::{self, DATA, Directory, Draft, Purpose, TOPIC, TopicName};
 use crate::error::{AttachError, CreateError, OpenError, OptionsError, RemoveError};
 use crate::guard::Pages;
 use crate::header;
@@ -378,16 +378,16 @@ impl Directory {
     /// # Errors
     /// See [`OpenError`].
     pub fn inspect(&self, name: &str) -> Result<TopicInfo, OpenError> {
-        Ok(View::open(name, &open_directory(self, name)?)?.info())
+        Ok(View::open(name, &open_directory(self, name, Purpose::Observe)?)?.info())
     }
 
-    /// Reads topic `name` along, whatever its type, without taking part in it: see [`Observer`]. The directory must be the caller's
-    /// or root's, as ever; of the topic's files it needs to be allowed to read them.
+    /// Reads topic `name` along, whatever its type, without taking part in it: see [`Observer`]. It needs to be allowed to read the topic's files; the
+    /// directory may be another user's, if the caller named it.
     ///
     /// # Errors
     /// See [`AttachError`].
     pub fn observe(&self, name: &str, start: Start) -> Result<Observer, AttachError> {
-        let directory = open_directory(self, name)?;
+        let directory = open_directory(self, name, Purpose::Observe)?;
         Observer::begin(View::open(name, &directory)?, start)
     }
 
@@ -399,7 +399,7 @@ impl Directory {
     pub fn remove(&self, name: &str, force: bool) -> Result<(), RemoveError> {
         let topic = TopicName::new(name).map_err(OpenError::Name)?;
         let failed = |action| move |source| refused(name, action, source);
-        let root = self.open().map_err(OpenError::Directory)?;
+        let root = find(self, name, Purpose::Join)?;
         let parent = topic.open_in(root.as_fd()).map_err(failed("open its directory"))?;
         match open(self, name) {
             Ok(attachment) => {
@@ -409,6 +409,10 @@ impl Directory {
                 if participants > 0 && !force {
                     return Err(RemoveError::InUse { name: name.to_owned(), participants });
                 }
+            }
+            // Those who take part would not be told.
+            Err(OpenError::Io { source, name, action }) if shmbus_sys::is_passing(&source) => {
+                return Err(OpenError::Io { name, action, source }.into());
             }
             Err(error) if !force => return Err(error.into()),
             Err(_) => {} // corrupt or foreign, and the caller wants it gone
@@ -426,8 +430,8 @@ impl Directory {
 impl<T: Payload + ?Sized> Topic<T> {
     /// [`Topic::open_in`] with one writable mapping for publishers and subscribers: joining costs a lease then, and no mapping.
     pub(crate) fn open_writable(directory: &Directory, name: &str) -> Result<Self, OpenError> {
-        let attachment =
-            Attachment::open_as(name, open_directory(directory, name)?, shm::Access::ReadWrite)?;
+        let attachment = open_directory(directory, name, Purpose::Join)
+            .and_then(|directory| Attachment::open_as(name, directory, shm::Access::ReadWrite))?;
         header::check_type::<T>(name, &attachment.description.carried)?;
         Ok(Topic { attachment: Arc::new(attachment), payload: PhantomData })
     }
@@ -435,13 +439,22 @@ impl<T: Payload + ?Sized> Topic<T> {
 
 /// Opens a topic of any type.
 fn open(directory: &Directory, name: &str) -> Result<Attachment, OpenError> {
-    Attachment::open(name, open_directory(directory, name)?)
+    Attachment::open(name, open_directory(directory, name, Purpose::Join)?)
+}
+
+/// Opens the directory in which topic `name` is looked for.
+fn find(directory: &Directory, name: &str, purpose: Purpose) -> Result<OwnedFd, OpenError> {
+    directory.find(purpose)?.ok_or_else(|| OpenError::NotFound { name: name.to_owned() })
 }
 
 /// Opens a topic's own directory.
-pub(crate) fn open_directory(directory: &Directory, name: &str) -> Result<OwnedFd, OpenError> {
+pub(crate) fn open_directory(
+    directory: &Directory,
+    name: &str,
+    purpose: Purpose,
+) -> Result<OwnedFd, OpenError> {
     let topic = TopicName::new(name)?;
-    let root = directory.open()?;
+    let root = find(directory, name, purpose)?;
     topic
         .open_in(root.as_fd())
         .and_then(|parent| shm::open_directory_at(parent.as_fd(), TOPIC))

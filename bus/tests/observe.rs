@@ -522,7 +522,7 @@ fn read_as_another_user(path: &Path) {
             info.participants.iter().map(|who| (who.kind, who.liveness.is_alive())).collect();
         assert_eq!(who, [(ParticipantKind::Publisher, true)], "of another user, alive");
     }
-    assert_eq!(directory.topics().unwrap(), ["a/t"], "whose directory may be read");
+    assert_eq!(directory.topics().unwrap(), ["a/t", "secret"], "also what may not be read");
     let refused = directory.observe("secret", Start::Newest).err().unwrap();
     assert!(matches!(refused, AttachError::Open(OpenError::Permission { .. })), "{refused:?}");
 }

@@ -160,7 +160,7 @@ pub(crate) fn run(directory: &Directory, arguments: &Arguments) -> Result<()> {
     let mut failed = 0;
     let mut fail = |error: Error| {
         failed += 1;
-        text::tell(&format!("{error:#}"));
+        text::tell_error(&error);
     };
     let mut items: Vec<Item> = directory.leftovers()?.into_iter().map(Item::leftover).collect();
     for name in directory.topics()? {

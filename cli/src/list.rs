@@ -90,14 +90,14 @@ pub(crate) fn run(directory: &Directory, arguments: &Arguments) -> Result<()> {
             Err(OpenError::NotFound { .. } | OpenError::Retired { .. }) => {}
             Err(error) => {
                 unreadable += 1;
-                text::tell(&format!("{:#}", anyhow::Error::from(error)));
+                text::tell_error(&error.into());
             }
         }
     }
     let (of_topics, mut of_locks) = (unreadable, 0);
     let locks = lock::all(directory, |_, error| {
         of_locks += 1;
-        text::tell(&format!("{:#}", anyhow::Error::from(error)));
+        text::tell_error(&error.into());
     })?;
     let mut output = String::new();
     if arguments.json {

@@ -33,7 +33,7 @@ mod value;
 mod windows;
 
 use clap::{CommandFactory, Parser, Subcommand};
-use shmbus::{Directory, DirectoryError};
+use shmbus::{Directory, DirectoryError, PathSource};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -99,9 +99,14 @@ fn main() -> ExitCode {
         Err(error) if error.is::<interrupt::Interrupted>() => ExitCode::from(130),
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            text::tell(&format!("{error:#}"));
+            let is_usage = error.is::<text::Usage>() || error.is::<run::config::Wrong>();
+            if is_usage {
+                text::tell(&format!("{error:#}"))
+            } else {
+                text::tell_error(&error)
+            }
             match () {
-                () if error.is::<text::Usage>() || error.is::<run::config::Wrong>() => 2.into(),
+                () if is_usage => 2.into(),
                 () if error.is::<run::GaveUp>() => 3.into(),
                 () => ExitCode::FAILURE,
             }
@@ -111,33 +116,46 @@ fn main() -> ExitCode {
 
 fn run(command: Command, dir: Option<&Path>) -> anyhow::Result<()> {
     match command {
-        Command::Publish(arguments) => publish::run(&directory(dir)?, &arguments),
-        Command::Echo(arguments) => echo::run(&directory(dir)?, &arguments),
-        Command::List(arguments) => list::run(&directory(dir)?, &arguments),
-        Command::Info(arguments) => info::run(&directory(dir)?, &arguments),
-        Command::Schema(arguments) => schema::run(&directory(dir)?, &arguments),
-        Command::Hz(arguments) => hz::run(&directory(dir)?, &arguments),
-        Command::Bandwidth(arguments) => bandwidth::run(&directory(dir)?, &arguments),
-        Command::Delay(arguments) => delay::run(&directory(dir)?, &arguments),
-        Command::Top(arguments) => top::run(&directory(dir)?, &arguments),
-        Command::Stat(arguments) => stat::run(&directory(dir)?, &arguments),
-        Command::Run(arguments) => run::run(&directory(dir)?, &arguments),
-        Command::Status(arguments) => status::run(&directory(dir)?, &arguments),
-        Command::Doctor(arguments) => doctor::run(dir, &arguments),
-        Command::Gc(arguments) => gc::run(&directory(dir)?, &arguments),
-        Command::Metrics(arguments) => metrics::run(&directory(dir)?, &arguments),
+        Command::Publish(arguments) => publish::run(&made(dir)?, &arguments),
+        Command::Echo(arguments) => echo::run(&named(dir), &arguments),
+        Command::List(arguments) => list::run(&named(dir), &arguments),
+        Command::Info(arguments) => info::run(&named(dir), &arguments),
+        Command::Schema(arguments) => schema::run(&named(dir), &arguments),
+        Command::Hz(arguments) => hz::run(&named(dir), &arguments),
+        Command::Bandwidth(arguments) => bandwidth::run(&named(dir), &arguments),
+        Command::Delay(arguments) => delay::run(&named(dir), &arguments),
+        Command::Top(arguments) => top::run(&named(dir), &arguments),
+        Command::Stat(arguments) => stat::run(&named(dir), &arguments),
+        Command::Run(arguments) => run::run(&made(dir)?, &arguments),
+        Command::Status(arguments) => status::run(&named(dir), &arguments),
+        Command::Doctor(arguments) => doctor::run(&named(dir), &arguments),
+        Command::Gc(arguments) => gc::run(&named(dir), &arguments),
+        Command::Metrics(arguments) => metrics::run(&named(dir), &arguments),
         Command::Serve(arguments) => serve::run(&arguments),
-        Command::Remove(arguments) => remove::run(&directory(dir)?, &arguments),
+        Command::Remove(arguments) => remove::run(&named(dir), &arguments),
         Command::Completions(a) => completions::completions(Arguments::command(), &a),
         Command::Man(arguments) => completions::man(Arguments::command(), &arguments),
-        Command::Demo(arguments) => demo::run(&directory(dir)?, &arguments),
+        Command::Demo(arguments) => demo::run(&made(dir)?, &arguments),
         Command::Bench(arguments) => bench::run(&arguments),
         Command::DemoChild(arguments) => demo::run_child(&arguments),
     }
 }
 
-fn directory(path: Option<&Path>) -> Result<Directory, DirectoryError> {
-    path.map_or_else(Directory::from_env, Directory::at)
+/// Where topics are. It is not made: a command that reads leaves nothing, and one that writes a topic finds it there.
+fn named(path: Option<&Path>) -> Directory {
+    let (path, source) = match path {
+        Some(path) => (path.to_owned(), PathSource::Given),
+        None => Directory::path_from_env(),
+    };
+    let directory = Directory::named(path, source);
+    text::topics_are_in(&directory);
+    directory
+}
+
+/// The same, made if it is missing: for commands that create topics.
+fn made(path: Option<&Path>) -> Result<Directory, DirectoryError> {
+    let named = named(path);
+    path.map_or_else(Directory::from_env, Directory::at).map(|_| named)
 }
 
 /// Whoever read our output has seen enough, as `head` does.

@@ -21,7 +21,7 @@ pub(crate) struct Moment {
     pub(crate) at: Instant,
     pub(crate) topics: BTreeMap<String, Seen>,
     /// Topics that cannot be read, and why.
-    pub(crate) unreadable: Vec<String>,
+    pub(crate) unreadable: Vec<anyhow::Error>,
 }
 
 /// A topic, and what its messages are long.
@@ -67,11 +67,10 @@ impl Moment {
                     | AttachError::Open(OpenError::NotFound { .. } | OpenError::Retired { .. }),
                 ) if names.is_empty() => {}
                 Err(error) => {
-                    let error = match error {
+                    moment.unreadable.push(match error {
                         AttachError::Open(error) => anyhow::Error::from(error), // it names the topic
                         error => anyhow::Error::from(error).context(format!("topic {name}")),
-                    };
-                    moment.unreadable.push(format!("{error:#}"));
+                    });
                 }
             }
         }

@@ -45,7 +45,7 @@ pub(crate) fn run(directory: &Directory, arguments: &Arguments) -> Result<()> {
     for name in &arguments.names {
         if let Err(error) = remove(name) {
             failed += 1;
-            text::tell(&format!("{error:#}"));
+            text::tell_error(&error);
         }
     }
     match failed {

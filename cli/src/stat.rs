@@ -117,7 +117,7 @@ pub(crate) fn run(directory: &Directory, arguments: &Arguments) -> Result<()> {
         }
         let moment = Moment::read(directory, &arguments.topics)?;
         for error in &moment.unreadable {
-            text::tell(error);
+            text::tell_error(error);
         }
         write(&moment.since(before.as_ref()), arguments.json)?;
         times += 1;

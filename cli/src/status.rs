@@ -107,7 +107,7 @@ pub(crate) fn run(directory: &Directory, arguments: &Arguments) -> Result<()> {
             Err(error) if is_gone(&error) => bail!("no supervisor called {name} runs"),
             Err(error) => {
                 failed += 1;
-                text::tell(&format!("{error:#}"));
+                text::tell_error(&error);
                 continue;
             }
         };

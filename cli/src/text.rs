@@ -2,13 +2,50 @@
 
 use std::fmt;
 use std::io::{self, Write};
+use std::path::PathBuf;
+use std::sync::OnceLock;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use shmbus::{Liveness, ParticipantKind, TopicInfo};
+use shmbus::{Directory, Liveness, ParticipantKind, PathSource, TopicInfo};
 
 /// A diagnostic on standard error. Where that is closed, nobody wants to know.
 pub(crate) fn tell(text: &str) {
     let _ = writeln!(io::stderr(), "shmbus: {text}");
+}
+
+/// In which directory this command looks for topics, and what decided for it.
+static TOPICS: OnceLock<(PathBuf, PathSource)> = OnceLock::new();
+
+pub(crate) fn topics_are_in(directory: &Directory) {
+    let _ = TOPICS.set((directory.path().to_owned(), directory.source()));
+}
+
+/// What decided for a directory, in the words of the command line.
+pub(crate) fn source(source: PathSource) -> String {
+    match source {
+        PathSource::Given => "--dir".to_owned(),
+        other => other.to_string(),
+    }
+}
+
+/// What went wrong. If that is about a topic or a lock, or about their directory: also in which directory it was looked for, and what decided for that.
+pub(crate) fn tell_error(error: &anyhow::Error) {
+    tell(&placed(format!("{error:#}")));
+}
+
+fn placed(said: String) -> String {
+    let Some((path, source)) = TOPICS.get() else { return said };
+    let path = path.display().to_string();
+    let source = self::source(*source);
+    let words = ["topic", "lock", "supervisor"];
+    let is_about = |word| {
+        said.split(|c: char| !c.is_alphanumeric()).any(|one| one.trim_end_matches('s') == word)
+    };
+    match said.contains(&path) {
+        true => format!("{said} (chosen by {source})"),
+        false if words.into_iter().any(is_about) => format!("{said} (in {path}: {source})"),
+        false => said,
+    }
 }
 
 /// What was asked for cannot be meant, as is seen when the topic is open: exit code 2.

@@ -280,6 +280,9 @@ fn doctor_says_what_is_wrong_with_locks_and_what_to_do() {
     assert!(matches!(mutex.lock(), Err(LockError::OwnerDied(_))));
     let done = place.run(&["doctor"]).ok();
     assert!(done.text().contains("warning  given up       mutex m: "), "{}", done.text());
+    assert!(!done.text().contains("--force"), "the mutex is open: {}", done.text());
+    drop(mutex);
+    let done = place.run(&["doctor"]).ok();
     assert!(done.text().contains("shmbus rm --force --lock m"), "{}", done.text());
 }
 

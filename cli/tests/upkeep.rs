@@ -3,7 +3,9 @@
 mod program;
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
 
 use program::{Done, Place, Running};
 use rustix::process::Signal;
@@ -107,6 +109,118 @@ fn doctor_says_why_a_topic_cannot_be_opened_and_fails() {
     );
     assert!(damaged["finding"].as_str().unwrap().contains("not a file of shmbus"));
     assert_eq!(damaged["advice"], "it cannot be repaired: shmbus rm --force damaged");
+}
+
+#[test]
+fn doctor_advises_to_remove_nothing_that_it_could_not_read_or_in_which_somebody_lives() {
+    let place = Place::new();
+    published(&place, "t");
+    let mut passing = 0;
+    // One descriptor more each time: each thing that is opened is refused once.
+    for descriptors in 4..12 {
+        let done = place.run_after(&format!("ulimit -n {descriptors}"), &["doctor"]);
+        assert!(!done.text().contains("rm --force"), "{descriptors}: {}", done.text());
+        let named = done.text().contains("topic t: cannot") && done.text().contains("ulimit -n");
+        passing += usize::from(named);
+        let done = place.run_after(&format!("ulimit -n {descriptors}"), &["rm", "--force", "t"]);
+        if done.code() == 0 {
+            published(&place, "t");
+        }
+    }
+    assert!(passing > 0, "no number of descriptors was too few for the topic alone");
+    let publisher = place.start(&["pub", "t"]);
+    place.wait_until("t", |info| info.participants.iter().any(|one| one.alive));
+    let data = fs::File::options().write(true).open(place.topics_path().join("t/.topic/data"));
+    data.unwrap().write_all_at(&[0; 64], 0).unwrap();
+    let advice = || findings(&place.run(&["doctor", "--json"]), "topic")[0]["advice"].clone();
+    assert!(advice().as_str().unwrap().starts_with("a living process takes part"), "{}", advice());
+    killed(publisher);
+    assert_eq!(advice(), "it cannot be repaired: shmbus rm --force t");
+}
+
+#[test]
+fn a_topic_is_not_removed_behind_the_back_of_who_uses_it_for_want_of_descriptors() {
+    let place = Place::new();
+    published(&place, "t");
+    let echo = echoing(&place, "t");
+    let removes = |descriptors| {
+        place.run_after(&format!("ulimit -n {descriptors}"), &["rm", "--force", "t"]);
+        place.directory().topics().unwrap().is_empty()
+    };
+    assert!((4..64).any(removes), "never enough");
+    // Halfway it may have ended for want of one more: what it left still tells who takes part.
+    place.run(&["gc", "--yes"]).ok();
+    echo.finish().ok();
+}
+
+#[test]
+fn reading_verbs_make_no_directory_and_errors_name_it() {
+    let place = Place::new();
+    let said = format!("(in {}: SHMBUS_DIR)", place.topics_path().display());
+    for reading in ["list", "gc", "status", "metrics --once", "stat --interval 0", "doctor"] {
+        place.run(&reading.split(' ').collect::<Vec<_>>()).ok();
+        assert!(!place.topics_path().exists(), "{reading}");
+    }
+    for reading in ["info", "schema", "hz", "bw", "delay", "echo", "echo --reliable", "rm", "stat"]
+    {
+        let arguments: Vec<&str> = reading.split(' ').chain(["nothing"]).collect();
+        place.run(&arguments).failed(1, &["no topic nothing", &said]);
+        assert!(!place.topics_path().exists(), "{reading}");
+    }
+    let dir = place.file("elsewhere");
+    let dir = dir.to_str().unwrap();
+    place.run(&["info", "--dir", dir, "t"]).failed(1, &[&format!("(in {dir}: --dir)")]);
+    let below = format!("{dir}/topics");
+    place.run(&["list", "--dir", &below]).failed(1, &[&below, "cannot open it", "--dir"]);
+    let done = place.run(&["doctor", "--json", "--dir", &below]).failed(1, &["there is a problem"]);
+    let [directory] = &findings(&done, "directory")[..] else { panic!("{done:?}") };
+    assert_eq!(directory["level"], "problem");
+    assert!(directory["finding"].as_str().unwrap().contains("no directory to make it in"));
+}
+
+#[test]
+fn topics_of_another_user_can_be_seen_and_what_cannot_be_read_is_named() {
+    if !rustix::process::geteuid().is_root() {
+        return eprintln!("skipped: only root can become two other users");
+    }
+    let place = Place::new();
+    let open = |path: &Path| fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+    open(place.file("x").parent().unwrap());
+    fs::create_dir(place.topics_path()).unwrap();
+    open(&place.topics_path());
+    for (topic, mode) in [("seen", 0o644), ("secret", 0o600)] {
+        let options = TopicOptions { mode, max_len: 64, ..Default::default() };
+        let topic = Topic::<[u8]>::create_in(&place.directory(), topic, &options).unwrap();
+        topic.publisher().unwrap().publish(b"hello").unwrap();
+    }
+    std::os::unix::fs::chown(place.topics_path(), Some(12001), Some(12001)).unwrap();
+    let as_uid = |uid, line: &str| {
+        let mut command = place.command(&line.split(' ').collect::<Vec<_>>());
+        command.uid(uid).gid(uid);
+        Running::of(command.spawn().unwrap()).finish()
+    };
+    if as_uid(12002, "man").code() != 0 {
+        return eprintln!("skipped: another user cannot run this program where it lies");
+    }
+    for line in ["info seen", "hz seen --count 1 --interval 0.1", "stat seen --interval 0"] {
+        as_uid(12002, line).ok();
+        as_uid(0, line).ok();
+    }
+    assert_eq!(as_uid(12002, "echo seen --from oldest --drain -q").ok().text(), "hello\n");
+    let secret = "topic secret: permission denied";
+    for line in ["list", "stat --interval 0", "gc"] {
+        as_uid(12002, line).failed(1, &[secret, "SHMBUS_DIR"]);
+        as_uid(0, line).ok();
+    }
+    assert!(as_uid(12002, "metrics --once").ok().text().contains("shmbus_topics_unreadable 1\n"));
+    let done = as_uid(12002, "doctor");
+    assert!(done.text().contains(secret) && done.text().contains("another user's"), "{done:?}");
+    for uid in [0, 12002] {
+        let refused = ["belongs to uid 12001", "SHMBUS_DIR"];
+        as_uid(uid, "pub seen --message x").failed(1, &refused);
+        as_uid(uid, "echo seen --reliable").failed(1, &refused);
+        as_uid(uid, "rm seen --force").failed(1, &refused);
+    }
 }
 
 #[test]

@@ -11,7 +11,7 @@ use shmbus_sys::{clock, fork};
 
 use crate::atomics::Relaxed;
 use crate::crash;
-use crate::directory::{self, CONTROL, Directory, Draft, SYNC, TopicName};
+use crate::directory::{self, CONTROL, Directory, Draft, Purpose, SYNC, TopicName};
 use crate::error::OptionsError;
 use crate::layout::{BYTE_ORDER, PAGE};
 use crate::limits::{TooManyHandles, check_page_size};
@@ -142,7 +142,7 @@ impl Object {
         name: &str,
         shape: &Shape,
     ) -> Result<Object, SyncOpenError> {
-        let directory = open_directory(directory, name)?;
+        let directory = open_directory(directory, name, Purpose::Join)?;
         Object::open_in(name, directory, Some(shape), Access::ReadWrite)
     }
 
@@ -152,7 +152,11 @@ impl Object {
         name: &str,
         access: Access,
     ) -> Result<Object, SyncOpenError> {
-        Object::open_in(name, open_directory(directory, name)?, None, access)
+        let purpose = match access {
+            Access::ReadOnly => Purpose::Observe,
+            Access::ReadWrite => Purpose::Join,
+        };
+        Object::open_in(name, open_directory(directory, name, purpose)?, None, access)
     }
 
     /// Opens the object in its own directory, as one of a shape, or of any.
@@ -397,9 +401,22 @@ fn fill(
     Ok(directory)
 }
 
-fn open_directory(directory: &Directory, name: &str) -> Result<OwnedFd, SyncOpenError> {
+/// Opens the directory in which object `name` is looked for.
+pub(crate) fn find(
+    directory: &Directory,
+    name: &str,
+    purpose: Purpose,
+) -> Result<OwnedFd, SyncOpenError> {
+    directory.find(purpose)?.ok_or_else(|| SyncOpenError::NotFound { name: name.to_owned() })
+}
+
+fn open_directory(
+    directory: &Directory,
+    name: &str,
+    purpose: Purpose,
+) -> Result<OwnedFd, SyncOpenError> {
     let topic = TopicName::new(name)?;
-    let root = directory.open()?;
+    let root = find(directory, name, purpose)?;
     topic
         .open_in(root.as_fd())
         .and_then(|parent| shm::open_directory_at(parent.as_fd(), SYNC))

@@ -7,12 +7,12 @@ use std::sync::Arc;
 use shmbus_sys::lease::Lease;
 use shmbus_sys::shm::Access;
 
-use crate::directory::{self, Directory, LIVE, SYNC, TopicName};
+use crate::directory::{self, Directory, LIVE, Purpose, SYNC, TopicName};
 use crate::layout::ENTRY_LEASES;
 use crate::liveness::Witness;
 use crate::sync::error::{SyncOpenError, SyncRemoveError};
 use crate::sync::info::SyncInfo;
-use crate::sync::object::{Object, SyncKind, refused};
+use crate::sync::object::{self, Object, SyncKind, refused};
 use crate::sync::seat::{GiveBack, Seat};
 use crate::sync::{gather, lock, permits, rw, signal};
 
@@ -53,7 +53,7 @@ impl Directory {
     pub fn remove_sync(&self, name: &str, force: bool) -> Result<(), SyncRemoveError> {
         let topic = TopicName::new(name).map_err(SyncOpenError::Name)?;
         let failed = |action| move |source| refused(name, action, source);
-        let root = self.open().map_err(SyncOpenError::Directory)?;
+        let root = object::find(self, name, Purpose::Join)?;
         let parent = topic.open_in(root.as_fd()).map_err(failed("open its directory"))?;
         match Object::open_any(self, name, Access::ReadWrite) {
             Ok(object) => {
@@ -61,6 +61,10 @@ impl Directory {
                 if members > 0 && !force {
                     return Err(SyncRemoveError::InUse { name: name.to_owned(), members });
                 }
+            }
+            // Those who take part would not be told.
+            Err(SyncOpenError::Io { source, name, action }) if shmbus_sys::is_passing(&source) => {
+                return Err(SyncOpenError::Io { name, action, source }.into());
             }
             Err(error) if !force => return Err(error.into()),
             Err(_) => {} // corrupt or foreign, and the caller wants it gone

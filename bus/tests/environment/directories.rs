@@ -5,7 +5,10 @@ use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
 use super::{Player, directory, effective_uid, is_root, role, small};
-use shmbus::{CreateError, Directory, DirectoryError, OpenError, RemoveError, Topic};
+use shmbus::{
+    AttachError, CreateError, Directory, DirectoryError, OpenError, PathSource, RemoveError, Start,
+    Topic,
+};
 
 #[test]
 fn a_directory_that_everybody_may_write_is_refused() {
@@ -35,16 +38,59 @@ fn a_directory_that_everybody_may_write_is_refused() {
 }
 
 #[test]
-fn a_directory_that_belongs_to_somebody_else_is_refused() {
+fn a_directory_of_another_user_can_be_observed_if_it_was_named_and_nothing_else() {
     if !is_root() {
         return eprintln!("skipped: giving a directory away takes root");
     }
-    let (path, _) = directory();
+    let (path, directory) = directory();
+    Topic::<u64>::create_in(&directory, "t", &small()).unwrap().publisher().unwrap();
     if chown(path.path(), Some(1234), Some(0)).is_err() {
         return eprintln!("skipped: this root may not give files away");
     }
-    let error = Directory::at(path.path()).unwrap_err();
-    assert!(matches!(error, DirectoryError::Owner { uid: 1234, euid: 0, .. }), "{error:?}");
+    let directory = Directory::at(path.path()).unwrap();
+    assert_eq!(directory.topics().unwrap(), ["t"]);
+    assert_eq!(directory.inspect("t").unwrap().name, "t");
+    assert!(directory.observe("t", Start::Oldest).unwrap().try_next().unwrap().is_none());
+    assert!(directory.leftovers().unwrap().is_empty());
+    let is_owner =
+        |error: &DirectoryError| matches!(error, DirectoryError::Owner { uid: 1234, euid: 0, .. });
+    let created = Topic::<u64>::create_in(&directory, "u", &small()).err().unwrap();
+    assert!(matches!(&created, CreateError::Directory(error) if is_owner(error)), "{created:?}");
+    let opened = Topic::<u64>::open_in(&directory, "t").err().unwrap();
+    assert!(matches!(&opened, OpenError::Directory(error) if is_owner(error)), "{opened:?}");
+    let removed = directory.remove("t", true).unwrap_err();
+    assert!(matches!(&removed, RemoveError::Open(OpenError::Directory(error)) if is_owner(error)));
+    let swept = directory.sweep("t").unwrap_err();
+    assert!(matches!(&swept, OpenError::Directory(error) if is_owner(error)), "{swept:?}");
+    // Anybody may have made the one that nobody has named.
+    for source in [PathSource::Fallback, PathSource::RuntimeDir] {
+        let error = Directory::named(path.path(), source).topics().unwrap_err();
+        assert!(is_owner(&error), "{error:?}");
+    }
+}
+
+#[test]
+fn reading_makes_no_directory_and_finds_nothing_where_there_is_none() {
+    let (path, _) = directory();
+    let missing = path.path().join("missing");
+    let directory = Directory::named(&missing, PathSource::Given);
+    assert!(directory.topics().unwrap().is_empty() && directory.sync_objects().unwrap().is_empty());
+    assert!(directory.leftovers().unwrap().is_empty());
+    let not_found = |error: &OpenError| matches!(error, OpenError::NotFound { .. });
+    assert!(not_found(&directory.inspect("t").unwrap_err()));
+    assert!(not_found(&directory.sweep("t").unwrap_err()));
+    assert!(not_found(&Topic::<u64>::open_in(&directory, "t").err().unwrap()));
+    let observed = directory.observe("t", Start::Oldest).err().unwrap();
+    assert!(matches!(observed, AttachError::Open(OpenError::NotFound { .. })), "{observed:?}");
+    assert!(
+        matches!(directory.remove("t", true), Err(RemoveError::Open(error)) if not_found(&error))
+    );
+    assert!(!missing.exists());
+    Topic::<u64>::open_or_create_in(&directory, "t", &small()).unwrap();
+    assert_eq!(fs::metadata(&missing).unwrap().permissions().mode() & 0o7777, 0o700);
+    // Below a path that is wrong there can be nothing.
+    let error = Directory::named(path.path().join("a/b"), PathSource::Given).topics().unwrap_err();
+    assert!(matches!(error, DirectoryError::Io { action: "open it", .. }), "{error:?}");
 }
 
 #[test]
@@ -55,7 +101,7 @@ fn a_missing_directory_is_made_for_its_owner_alone_and_only_the_last_one() {
     assert_eq!(fs::metadata(&made).unwrap().permissions().mode() & 0o7777, 0o700);
     Directory::at(&made).unwrap();
     let error = Directory::at(path.path().join("a/b")).unwrap_err();
-    assert!(matches!(error, DirectoryError::Io { action: "make it", .. }), "{error:?}");
+    assert!(matches!(error, DirectoryError::Io { action: "open it", .. }), "{error:?}");
     fs::write(path.path().join("file"), "").unwrap();
     for wrong in [Path::new(""), &path.path().join("file"), &path.path().join("file/below")] {
         let error = Directory::at(wrong).unwrap_err();
@@ -88,6 +134,11 @@ fn the_directory_is_the_one_that_the_environment_names() {
     assert_eq!(from(empty, Some(&runtime)), ok(&runtime.join("shmbus")));
     for other in [None, empty, disk, Some(&*path.path().join("missing"))] {
         assert_eq!(from(empty, other), ok(&fallback));
+    }
+    if is_root() && chown(&runtime, Some(1234), None).is_ok() {
+        fs::remove_dir(runtime.join("shmbus")).unwrap();
+        assert_eq!(from(empty, Some(&runtime)), ok(&fallback), "it is another user's");
+        assert!(!runtime.join("shmbus").exists());
     }
     if !fallback_was_there {
         _ = fs::remove_dir(&fallback); // unless somebody uses it by now

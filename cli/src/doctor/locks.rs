@@ -4,13 +4,13 @@ use anyhow::Result;
 use shmbus::Directory;
 use shmbus::sync::{Condition, SyncInfo, SyncOpenError, SyncState};
 
-use super::{Finding, Level};
+use super::{Finding, Level, advice_about, advice_about_damage};
 use crate::{lock, text};
 
 /// Nothing where there are no locks.
 pub(super) fn contents(directory: &Directory) -> Result<Vec<Finding>> {
     let mut findings = Vec::new();
-    let locks = lock::all(directory, |name, error| findings.push(broken(name, error)))?;
+    let locks = lock::all(directory, |name, error| findings.push(broken(directory, name, error)))?;
     findings.extend(locks.iter().flat_map(of));
     if !locks.is_empty() {
         let finding = format!("{} can be read", locks.len());
@@ -20,18 +20,33 @@ pub(super) fn contents(directory: &Directory) -> Result<Vec<Finding>> {
 }
 
 /// A lock that cannot be opened.
-fn broken(name: &str, error: SyncOpenError) -> Finding {
-    let (level, advice) = match &error {
-        SyncOpenError::Permission { .. } => {
-            (Level::Warning, "its creator's SyncOptions::mode decides who may read it".to_owned())
-        }
-        SyncOpenError::Version { .. } => {
-            (Level::Problem, "use the program of that version, or remove it with that".to_owned())
-        }
-        _ => (Level::Problem, format!("it cannot be repaired: shmbus rm --force --lock {name}")),
+fn broken(directory: &Directory, name: &str, error: SyncOpenError) -> Finding {
+    let files = directory.path().join(name).join(".sync");
+    let level = match &error {
+        SyncOpenError::Permission { .. } => Level::Warning,
+        _ => Level::Problem,
     };
-    let finding = format!("lock {:#}", anyhow::Error::from(error));
-    Finding::new("lock", level, finding).advice(advice).fact("lock", name)
+    // Only what was read and is wrong may be removed.
+    let damage = match &error {
+        SyncOpenError::Foreign { .. }
+        | SyncOpenError::Short { .. }
+        | SyncOpenError::Header { .. } => {
+            Some(advice_about_damage(&files, &format!("shmbus rm --force --lock {name}")))
+        }
+        _ => None,
+    };
+    let otherwise = match &error {
+        SyncOpenError::Permission { .. } => {
+            "its creator's SyncOptions::mode decides who may read it"
+        }
+        SyncOpenError::Version { .. } | SyncOpenError::ByteOrder { .. } => {
+            "use the program of that version, or remove it with that"
+        }
+        _ => "the kernel refused to show it: see the error",
+    };
+    let error = anyhow::Error::from(error);
+    let advice = damage.unwrap_or_else(|| advice_about(&error, otherwise));
+    Finding::new("lock", level, format!("lock {error:#}")).advice(advice).fact("lock", name)
 }
 
 fn of(info: &SyncInfo) -> Vec<Finding> {
@@ -46,18 +61,25 @@ fn of(info: &SyncInfo) -> Vec<Finding> {
         Condition::OwnerDied => add(
             "owner died",
             Level::Note,
-            "an owner died with it, and nobody has mended what it protects".to_owned(),
+            "an owner died with it, and nobody has repaired what it protects".to_owned(),
             "the next owner is told; readers are refused until then".to_owned(),
         ),
         Condition::NotRecoverable => add(
             "given up",
             Level::Warning,
             "what it protects was given up: nobody gets it again".to_owned(),
-            format!("shmbus rm --force --lock {name}; who opens or creates it then begins anew"),
+            match info.members.iter().any(|one| !one.liveness.is_dead()) {
+                true => {
+                    "members that live, or may, have it open: end them, then look again".to_owned()
+                }
+                false => format!(
+                    "shmbus rm --force --lock {name}; who opens or creates it then begins anew"
+                ),
+            },
         ),
     }
     if let SyncState::Barrier { broken: true, .. } = info.state {
-        let advice = "Barrier::reset mends it".to_owned();
+        let advice = "Barrier::reset repairs it".to_owned();
         add("broken", Level::Note, "a member of it died".to_owned(), advice);
     }
     for dead in info.members.iter().filter(|one| one.liveness.is_dead()) {

@@ -7,11 +7,15 @@ mod machine;
 mod place;
 
 use std::io::{self, Write};
+use std::os::fd::AsFd;
 use std::path::Path;
 
-use anyhow::{Result, bail};
+use anyhow::{Error, Result, bail};
 use serde::Serialize;
 use serde_json::{Map, Value};
+use shmbus::Directory;
+use shmbus_sys::lease::Lease;
+use shmbus_sys::shm;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -82,11 +86,10 @@ impl Finding {
     }
 }
 
-/// `dir` is the option `--dir`. The directory is not made here, unlike by every other command.
-pub(crate) fn run(dir: Option<&Path>, arguments: &Arguments) -> Result<()> {
-    let mut findings = place::directory(dir);
+pub(crate) fn run(directory: &Directory, arguments: &Arguments) -> Result<()> {
+    let mut findings = place::directory(directory);
     findings.extend(machine::all());
-    findings.extend(place::contents(dir));
+    findings.extend(place::contents(directory));
     let mut output = String::new();
     for finding in &findings {
         match arguments.json {
@@ -101,5 +104,28 @@ pub(crate) fn run(dir: Option<&Path>, arguments: &Arguments) -> Result<()> {
         0 => Ok(()),
         1 => bail!("there is a problem"),
         count => bail!("there are {count} problems"),
+    }
+}
+
+const AGAIN: &str = "it could not be looked at now, which says nothing about it: again, with more descriptors (ulimit -n) or memory";
+
+/// What to do about an error: try again, if it says nothing about what was looked at.
+fn advice_about(error: &Error, otherwise: impl Into<String>) -> String {
+    let mut causes = error.chain().filter_map(|cause| cause.downcast_ref::<io::Error>());
+    if causes.any(shmbus_sys::is_passing) { AGAIN.to_owned() } else { otherwise.into() }
+}
+
+/// What to do about files that were read and are wrong: `remove`, unless somebody lives there, or may.
+fn advice_about_damage(files: &Path, remove: &str) -> String {
+    let ask = || {
+        let live = Lease::open_at(shm::open_directory(files)?.as_fd(), "live")?;
+        live.first_held_by_another(0, i64::MAX as u64)
+    };
+    match ask() {
+        Ok(Some(_)) => format!("a living process takes part in it; when that has ended: {remove}"),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            format!("whether a living process takes part in it cannot be seen ({error})")
+        }
+        _ => format!("it cannot be repaired: {remove}"),
     }
 }

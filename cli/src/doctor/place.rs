@@ -3,72 +3,81 @@
 use std::fs::Metadata;
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use shmbus::{Directory, OpenError, PathSource, TopicInfo};
+use shmbus::{Directory, OpenError, TopicInfo};
 use shmbus_sys::lease::Lease;
 use shmbus_sys::shm;
 
-use super::{Finding, Level};
+use super::{Finding, Level, advice_about, advice_about_damage};
 use crate::text;
 
 /// With less than this free, a topic of common size may not fit.
 const FREE_FEW: u64 = 16 << 20;
 
 /// Which directory, whose, and what it lies on.
-pub(super) fn directory(dir: Option<&Path>) -> Vec<Finding> {
-    let (path, why) = path(dir);
-    let shown = path.display();
+pub(super) fn directory(directory: &Directory) -> Vec<Finding> {
+    let path = directory.path();
+    let shown = format!("{} ({})", path.display(), text::source(directory.source()));
     let metadata = match path.symlink_metadata() {
         Ok(metadata) => metadata,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            let made = "the first command that needs it makes it, if only its last part is missing";
-            let missing =
-                Finding::new("directory", Level::Note, format!("{shown} ({why}): missing"));
-            let mut findings = vec![missing.advice(made).fact("path", path_of(&path))];
-            findings.extend(path.parent().filter(|parent| parent.is_dir()).and_then(file_system));
-            return findings;
+            return missing(path, &shown);
         }
         Err(error) => {
-            let finding = format!("{shown} ({why}): {error}");
-            return vec![Finding::new("directory", Level::Problem, finding).advice(CHOOSE)];
+            let finding = format!("{shown}: {error}");
+            let advice = advice_about(&error.into(), CHOOSE);
+            return vec![Finding::new("directory", Level::Problem, finding).advice(advice)];
         }
     };
-    let mut findings = vec![usable(&path, why, &metadata)];
-    findings.extend(file_system(&path));
-    findings.push(leases(&path));
+    let mut findings = vec![usable(directory, &shown, &metadata)];
+    findings.extend(file_system(path));
+    findings.push(leases(path));
     findings
 }
 
 const CHOOSE: &str = "choose another one with SHMBUS_DIR or --dir";
 
-/// Where, and why there. The same for each process that is to meet this one.
-fn path(dir: Option<&Path>) -> (PathBuf, &'static str) {
-    if let Some(dir) = dir {
-        return (dir.to_owned(), "--dir");
-    }
-    let (path, source) = Directory::path_from_env();
-    let why = match source {
-        PathSource::ShmbusDir => "SHMBUS_DIR",
-        PathSource::RuntimeDir => "XDG_RUNTIME_DIR, as SHMBUS_DIR is not set",
-        PathSource::Fallback => "SHMBUS_DIR is not set, XDG_RUNTIME_DIR is not in memory",
-        _ => "the environment",
+fn missing(path: &Path, shown: &str) -> Vec<Finding> {
+    let parent = match path.parent() {
+        Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
+        Some(parent) => parent,
+        None => Path::new("/"),
     };
-    (path, why)
+    let finding = match parent.is_dir() {
+        true => Finding::new("directory", Level::Note, format!("{shown}: missing"))
+            .advice("the first command that creates a topic makes it"),
+        false => {
+            let finding =
+                format!("{shown}: missing, and {} is no directory to make it in", parent.display());
+            Finding::new("directory", Level::Problem, finding)
+                .advice(format!("mkdir -p {}, or {CHOOSE}", parent.display()))
+        }
+    };
+    let mut findings = vec![finding.fact("path", path_of(path))];
+    findings.extend(file_system(parent));
+    findings
 }
 
 fn path_of(path: &Path) -> String {
     path.display().to_string()
 }
 
-fn usable(path: &Path, why: &str, metadata: &Metadata) -> Finding {
+fn usable(directory: &Directory, shown: &str, metadata: &Metadata) -> Finding {
+    let path = directory.path();
     let (uid, mode) = (metadata.uid(), metadata.mode() & 0o7777);
-    let place = format!("{} ({why}), of uid {uid}, mode {mode:o}", path.display());
-    let finding = match Directory::at(path) {
+    let place = format!("{shown}, of uid {uid}, mode {mode:o}");
+    let is_foreign = uid != 0 && uid != shm::effective_uid();
+    let finding = match directory.topics() {
+        Ok(_) if is_foreign => {
+            Finding::new("directory", Level::Note, format!("{place}: another user's"))
+                .advice("topics can be observed here, not created or joined")
+        }
         Ok(_) => Finding::new("directory", Level::Ok, place),
         Err(error) => {
-            let error = format!("{place}: {:#}", anyhow::Error::from(error));
-            Finding::new("directory", Level::Problem, error).advice(CHOOSE)
+            let error = anyhow::Error::from(error);
+            Finding::new("directory", Level::Problem, format!("{place}: {error:#}"))
+                .advice(advice_about(&error, CHOOSE))
         }
     };
     finding.fact("path", path_of(path)).fact("uid", uid).fact("mode", format!("{mode:o}"))
@@ -105,18 +114,16 @@ fn leases(path: &Path) -> Finding {
                 .advice("reading topics works where their files may be read; creating takes write permission")
         }
         Err(error) => Finding::new("OFD locks", Level::Problem, format!("refused: {error}"))
-            .advice("who lives is asked by fcntl(F_OFD_SETLK): another file system, or filter of system calls"),
+            .advice(advice_about(&error.into(), "who lives is asked by fcntl(F_OFD_SETLK): another file system, or filter of system calls")),
     }
 }
 
 /// What is there: topics, and what killed processes left.
-pub(super) fn contents(dir: Option<&Path>) -> Vec<Finding> {
-    let (path, _) = path(dir);
-    if !path.exists() {
-        return Vec::new();
-    }
+pub(super) fn contents(directory: &Directory) -> Vec<Finding> {
     // Said already why not.
-    let Ok(directory) = Directory::at(&path) else { return Vec::new() };
+    let (Ok(names), true) = (directory.topics(), directory.path().exists()) else {
+        return Vec::new();
+    };
     let mut findings = Vec::new();
     match directory.leftovers() {
         Ok(leftovers) => findings.extend(leftovers.iter().map(|leftover| {
@@ -128,10 +135,6 @@ pub(super) fn contents(dir: Option<&Path>) -> Vec<Finding> {
         })),
         Err(error) => findings.push(unreadable("left over", error)),
     }
-    let names = directory.topics().unwrap_or_else(|error| {
-        findings.push(unreadable("topics", error));
-        Vec::new()
-    });
     let mut whole = 0_u64;
     for name in names {
         match directory.inspect(&name) {
@@ -140,12 +143,12 @@ pub(super) fn contents(dir: Option<&Path>) -> Vec<Finding> {
                 findings.extend(topic(&info));
             }
             Err(OpenError::NotFound { .. }) => {}
-            Err(error) => findings.push(broken(&name, error)),
+            Err(error) => findings.push(broken(directory, &name, error)),
         }
     }
     let finding = format!("{whole} can be read");
     findings.push(Finding::new("topics", Level::Ok, finding).fact("readable", whole));
-    match super::locks::contents(&directory) {
+    match super::locks::contents(directory) {
         Ok(locks) => findings.extend(locks),
         Err(error) => findings.push(unreadable("locks", error)),
     }
@@ -153,27 +156,37 @@ pub(super) fn contents(dir: Option<&Path>) -> Vec<Finding> {
 }
 
 fn unreadable(check: &'static str, error: impl Into<anyhow::Error>) -> Finding {
-    Finding::new(check, Level::Problem, format!("{:#}", error.into())).advice(CHOOSE)
+    let error = error.into();
+    Finding::new(check, Level::Problem, format!("{error:#}")).advice(advice_about(&error, CHOOSE))
 }
 
 /// A topic that cannot be opened.
-fn broken(name: &str, error: OpenError) -> Finding {
-    let (level, advice) = match &error {
-        OpenError::Permission { .. } => {
-            (Level::Warning, "its creator's TopicOptions::mode decides who may read it".to_owned())
-        }
-        OpenError::Retired { .. } => {
-            (Level::Note, format!("removed, and its name is still there: shmbus rm --force {name}"))
-        }
-        OpenError::Version { .. } => (
-            Level::Problem,
-            "use the program of that version, or remove the topic with it".to_owned(),
-        ),
-        _ => (Level::Problem, format!("it cannot be repaired: shmbus rm --force {name}")),
+fn broken(directory: &Directory, name: &str, error: OpenError) -> Finding {
+    let files = directory.path().join(name).join(".topic");
+    let damage = || advice_about_damage(&files, &format!("shmbus rm --force {name}"));
+    let level = match &error {
+        OpenError::Permission { .. } => Level::Warning,
+        OpenError::Retired { .. } => Level::Note,
+        _ => Level::Problem,
     };
-    Finding::new("topic", level, format!("{:#}", anyhow::Error::from(error)))
-        .advice(advice)
-        .fact("topic", name)
+    // Only what was read and is wrong may be removed.
+    let damage = match &error {
+        OpenError::Foreign { .. } | OpenError::Short { .. } | OpenError::Header { .. } => {
+            Some(damage())
+        }
+        OpenError::Retired { .. } => Some(damage()),
+        _ => None,
+    };
+    let otherwise = match &error {
+        OpenError::Permission { .. } => "its creator's TopicOptions::mode decides who may read it",
+        OpenError::Version { .. } | OpenError::ByteOrder { .. } => {
+            "use the program of that version, or remove the topic with it"
+        }
+        _ => "the kernel refused to show it: see the error",
+    };
+    let error = anyhow::Error::from(error);
+    let advice = damage.unwrap_or_else(|| advice_about(&error, otherwise));
+    Finding::new("topic", level, format!("{error:#}")).advice(advice).fact("topic", name)
 }
 
 /// What is remarkable about a topic: participants that are dead, or that there are none.

@@ -13,7 +13,7 @@ use serve::Answer;
 use shmbus::{Directory, OpenError, TopicInfo};
 
 use crate::interrupt::Interrupt;
-use crate::text::tell;
+use crate::text::{tell, tell_error};
 
 /// What OpenMetrics 1.0 calls itself.
 const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -63,7 +63,7 @@ fn answer(directory: &Directory, method: &str, path: &str) -> Answer {
         ("/metrics", "GET" | "HEAD") => match Scrape::of(directory).and_then(Scrape::text) {
             Ok(body) => Answer { status: "200 OK", content_type: CONTENT_TYPE, body },
             Err(error) => {
-                tell(&format!("{error:#}"));
+                tell_error(&error);
                 plain("500 Internal Server Error", &format!("{error:#}\n"))
             }
         },

@@ -83,6 +83,15 @@ impl Place {
         Running(Some(self.command(arguments).stdout(file).spawn().unwrap()))
     }
 
+    /// Runs to the end, with nothing as input, after what `shell` says, such as `ulimit -n 6`.
+    pub(crate) fn run_after(&self, shell: &str, arguments: &[&str]) -> Done {
+        let mut command = Command::new("sh");
+        command.args(["-c", &format!("{shell}; exec \"$0\" \"$@\""), env!("CARGO_BIN_EXE_shmbus")]);
+        command.args(arguments).env("SHMBUS_DIR", self.topics_path());
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        Running(Some(command.spawn().unwrap())).finish()
+    }
+
     /// The commands of the program, as its help lists them.
     pub(crate) fn verbs(&self) -> Vec<String> {
         let help = self.run(&["--help"]).ok();
@@ -104,6 +113,10 @@ impl Place {
 pub(crate) struct Running(Option<Child>);
 
 impl Running {
+    pub(crate) fn of(child: Child) -> Running {
+        Running(Some(child))
+    }
+
     fn child(&mut self) -> &mut Child {
         self.0.as_mut().unwrap()
     }
