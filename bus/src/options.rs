@@ -87,8 +87,8 @@ pub struct TopicOptions {
     /// Who may publish at the same time.
     pub publishers: Publishers,
     /// Shared publishers: after how long the sequence of one that has taken it and stands still (stopped, swapped out, debugged) is
-    /// revoked, so that subscribers go on; it publishes its message again when it wakes. Zero: never. A publisher that
-    /// *died* is found out at once.
+    /// revoked, so that subscribers go on; it publishes its message again when it wakes. Zero: never. A subscriber waits so long once for
+    /// all that stand still at the same time. A publisher that *died* is found out at once.
     pub claim_timeout: Duration,
     /// Blocks that may be held at the same time ([`Sample::hold`](crate::Sample::hold)), by all subscribers together, 0 to 4096. Each costs a spare
     /// block. `None`: `max(8, subscribers_max / 4)`.

@@ -1,7 +1,8 @@
 //! A sequence that a shared publisher has taken and not committed: who is stuck at it settles it.
 //!
 //! Its owner is asked for where it claims it: dead, or nobody, and the sequence is abandoned at once; alive, and it is revoked after
-//! the topic's `claim_timeout`. That is a stamp, for which `data` must be writable: a subscriber maps it so for this one exchange, and
+//! the topic's `claim_timeout`. The time is that of all sequences that were taken when the subscriber got stuck: who is past the first
+//! of them waits for none of the others anew. That is a stamp, for which `data` must be writable: a subscriber maps it so for this one exchange, and
 //! where it may not, it asks the publishers.
 
 #[cfg(not(loom))]
@@ -18,17 +19,60 @@ use crate::participant::Attachment;
 use crate::region::{EntryIndex, Region};
 use crate::registry::{self, State};
 use crate::ring::shared::{self, Owner};
-use crate::ring::{SlotAt, table};
+use crate::ring::{Block, SlotAt, table};
 
 /// How often who is stuck looks for the reason: 5 ms.
 pub(crate) const STALL_CHECK_NS: u64 = 5_000_000;
 
+/// Since when a subscriber is stuck, at one sequence after the other.
+pub(crate) struct Stall {
+    /// At which it is.
+    sequence: u64,
+    /// The head when it got stuck: each sequence below was taken by then. One that was taken later gets a time of its own.
+    horizon: u64,
+    since_ns: u64,
+    looked_ns: u64,
+}
+
+impl Stall {
+    pub(crate) fn nowhere() -> Stall {
+        Stall { sequence: u64::MAX, horizon: 0, since_ns: 0, looked_ns: 0 }
+    }
+
+    /// The subscriber finds `sequence` taken and without a stamp. `None` where it is too early to look for the reason; else whether the one
+    /// who took it has had `timeout_ns` (0: has no end).
+    pub(crate) fn look(
+        &mut self,
+        region: &Region,
+        sequence: u64,
+        timeout_ns: u64,
+        now_ns: impl FnOnce() -> u64,
+    ) -> Option<bool> {
+        if sequence >= self.horizon {
+            let horizon = region.head().load(Acquire); // [stream position]: before the clock, and so is what is below
+            let now_ns = now_ns();
+            *self = Stall { sequence, horizon, since_ns: now_ns, looked_ns: now_ns };
+            return None; // the usual case: its owner is writing
+        }
+        let now_ns = now_ns();
+        let last_ns = if self.sequence == sequence { self.looked_ns } else { self.since_ns };
+        self.sequence = sequence;
+        if now_ns.saturating_sub(last_ns) < STALL_CHECK_NS {
+            return None;
+        }
+        self.looked_ns = now_ns;
+        Some(self.has_passed(timeout_ns, now_ns))
+    }
+
+    fn has_passed(&self, timeout_ns: u64, now_ns: u64) -> bool {
+        timeout_ns != 0 && now_ns.saturating_sub(self.since_ns) >= timeout_ns
+    }
+}
+
 /// What a subscriber knows about the sequence at which it is stuck.
 #[cfg(not(loom))]
 pub(crate) struct Stuck {
-    sequence: u64,
-    since_ns: u64,
-    looked_ns: u64,
+    stall: Stall,
     /// `data`, mapped for writing; `None` where this process may not, or has not tried.
     writable: Option<Arc<Region>>,
     refused: Refused,
@@ -48,18 +92,12 @@ enum Refused {
 #[cfg(not(loom))]
 impl Stuck {
     pub(crate) fn nowhere() -> Stuck {
-        Stuck {
-            sequence: u64::MAX,
-            since_ns: 0,
-            looked_ns: 0,
-            writable: None,
-            refused: Refused::No,
-        }
+        Stuck { stall: Stall::nowhere(), writable: None, refused: Refused::No }
     }
 
     /// Whether it asks others because it could not map `data` for writing at its last look.
     pub(crate) fn is_helpless_at(&self, sequence: u64) -> bool {
-        self.refused != Refused::No && self.sequence == sequence
+        self.refused != Refused::No && self.stall.sequence == sequence
     }
 
     /// Whether nobody can make `sequence` a message any more, as far as can be told now: for who is helpless on a removed topic, whose files nobody can
@@ -74,28 +112,15 @@ impl Stuck {
     /// Whether the one who claims the sequence has had the topic's `claim_timeout`.
     pub(crate) fn has_had_its_time(&self, attachment: &Attachment) -> bool {
         let timeout_ns = attachment.description.claim_timeout_ns;
-        timeout_ns != 0 && clock::monotonic_ns().saturating_sub(self.since_ns) >= timeout_ns
+        self.stall.has_passed(timeout_ns, clock::monotonic_ns())
     }
 
     /// Found without a stamp: `sequence`, in slot `at` of the pinned block. True where it is settled now.
     #[cold]
     pub(crate) fn at(&mut self, attachment: &Attachment, sequence: u64, at: SlotAt) -> bool {
-        let now_ns = clock::monotonic_ns();
-        if self.sequence != sequence {
-            *self = Stuck {
-                sequence,
-                since_ns: now_ns,
-                looked_ns: now_ns,
-                ..core::mem::replace(self, Stuck::nowhere())
-            };
-            return false; // the usual case: its owner is writing
-        }
-        if now_ns - self.looked_ns < STALL_CHECK_NS {
-            return false;
-        }
-        self.looked_ns = now_ns;
         let timeout_ns = attachment.description.claim_timeout_ns;
-        let revoke = timeout_ns != 0 && now_ns - self.since_ns >= timeout_ns;
+        let look = self.stall.look(&attachment.region, sequence, timeout_ns, clock::monotonic_ns);
+        let Some(revoke) = look else { return false };
         if self.writable.is_none() && self.refused != Refused::ForEver {
             match attachment.writable_region() {
                 Ok(region) => (self.writable, self.refused) = (Some(region), Refused::No),
@@ -106,24 +131,31 @@ impl Stuck {
         match &self.writable {
             Some(region) => settle(region, sequence, at, revoke, |index| attachment.lives(index)),
             None => {
-                ask(&attachment.region, sequence, revoke);
+                ask(&attachment.region, sequence, revoke.then_some(self.stall.horizon));
                 false
             }
         }
     }
 }
 
-/// Asks the publishers to settle `sequence`: by who may not write `data`.
-pub(crate) fn ask(region: &Region, sequence: u64, revoke: bool) {
+/// Asks the publishers to settle what the dead have taken of a block, from `sequence` on: by a subscriber that may not write `data`. With
+/// `horizon`, to settle all of its block that is below it, which includes `sequence`: whoever took that has had its time.
+pub(crate) fn ask(region: &Region, sequence: u64, horizon: Option<u64>) {
     let control = region.control();
-    let word = (sequence << 1 | u64::from(revoke)) + 1;
+    let geometry = region.geometry();
+    let end = (geometry.number(sequence) + 1) * geometry.block_len;
+    let word = match horizon {
+        None => sequence << 1,
+        Some(horizon) => (horizon.clamp(sequence + 1, end) - 1) << 1 | 1,
+    } + 1;
     control.notices.0.repair.store(word, Release); // [notice]: that the sequence was taken, and its block
     crash::point("repair.wished");
     control.publishers_bell.0.ring(Barrier::Fence);
 }
 
 /// [`shared::settle`], with the kernel's word on who lives. Rings where it settled something.
-pub(crate) fn settle(
+#[cfg(not(loom))]
+fn settle(
     region: &Region,
     sequence: u64,
     at: SlotAt,
@@ -136,6 +168,28 @@ pub(crate) fn settle(
         region.control().subscribers_bell.0.ring(Barrier::Fence);
     }
     settled
+}
+
+/// Grants a wish of [`ask`] in `block`, which the caller pins. Rings where it settled something.
+fn grant(
+    region: &Region,
+    block: Block,
+    (sequence, revoke): (u64, bool),
+    mut lives: impl FnMut(EntryIndex) -> bool,
+) {
+    let geometry = region.geometry();
+    let begin = geometry.number(sequence) * geometry.block_len;
+    // Whoever is stuck is stuck at the first that cannot be settled: nothing after it helps.
+    let wished = if revoke { begin..sequence + 1 } else { sequence..begin + geometry.block_len };
+    let settled = wished
+        .take_while(|sequence| {
+            let at = geometry.slot(block, *sequence);
+            shared::settle(region, *sequence, at, revoke, |index| owner(region, index, &mut lives))
+        })
+        .count();
+    if settled > 0 {
+        region.control().subscribers_bell.0.ring(Barrier::Fence);
+    }
 }
 
 /// Whether whoever claims by an entry lives, by the answer of `lives`; a publisher that is gone is declared dead.
@@ -180,7 +234,7 @@ pub(crate) fn lend_a_hand(
         fence(SeqCst); // [pin/displacement]
         // What is read behind it, `shared::settle` reads behind the head.
         if region.table(number).load(Relaxed) == word {
-            settle(region, sequence, geometry.slot(block, sequence), revoke, lives);
+            grant(region, block, (sequence, revoke), lives);
         }
         crash::point("repair.settled");
         pin.store(0, Relaxed); // behind the bell's fence, where something was settled; else nothing was written

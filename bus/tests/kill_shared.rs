@@ -60,6 +60,7 @@ runner::tests! {
     claims::a_stopped_publisher_with_an_open_loan_is_passed_by_and_its_message_comes_later,
     readonly::a_subscriber_that_may_not_write_is_helped_by_a_living_publisher_and_told_where_there_is_none,
     readonly::a_lossy_subscriber_that_may_not_write_is_lapped_where_a_publisher_died_and_goes_on,
+    readonly::a_publisher_helps_with_all_that_is_taken_in_a_block_at_once,
     patience::a_stopped_subscriber_behind_a_dead_publishers_claim_is_evicted,
     patience::a_subscriber_stopped_for_longer_than_its_patience_is_told_once_and_goes_on_lossy,
 }

@@ -203,3 +203,69 @@ fn a_subscriber_that_keeps_up_is_not_evicted() {
         assert_eq!(*subscriber.receive().unwrap(), message);
     }
 }
+
+/// Twelve publishers stand still with an open loan each: a subscriber is past them all after the time of one, and their messages come all the same. What is taken
+/// when it is stuck already has a time of its own.
+#[test]
+fn a_subscriber_is_past_all_that_stand_still_after_the_time_of_one() {
+    const COUNT: u32 = 12;
+    let (_path, directory) = directory();
+    let claim_timeout = Duration::from_millis(400);
+    let options = TopicOptions {
+        depth: 1024,
+        publishers: Publishers::Shared(COUNT + 1),
+        claim_timeout,
+        ..options()
+    };
+    let topic = Topic::<u64>::create_in(&directory, "t", &options).unwrap();
+    let mut subscriber = topic.subscriber(Delivery::Reliable).unwrap();
+    let mut publishers: Vec<_> = (0..COUNT).map(|_| topic.publisher().unwrap()).collect();
+    let loans: Vec<_> = publishers.iter_mut().map(|other| other.loan().unwrap()).collect();
+    let mut other = topic.publisher().unwrap();
+    other.publish(&7).unwrap();
+    let begin = Instant::now();
+    let sample = subscriber.receive_timeout(Duration::from_secs(60)).unwrap().unwrap();
+    let passed = begin.elapsed();
+    assert_eq!((*sample, sample.sequence()), (7, u64::from(COUNT)));
+    assert!(passed >= claim_timeout, "revoked before its time: {passed:?}");
+    assert!(passed < claim_timeout * COUNT / 2, "one after the other: {passed:?}");
+    for mut loan in loans {
+        *loan = 8;
+        loan.commit().unwrap();
+        assert_eq!(*subscriber.receive().unwrap(), 8);
+    }
+    // One is taken at half of the other's time.
+    let first = publishers.pop().map(|mut first| {
+        std::mem::forget(first.loan().unwrap());
+        first
+    });
+    assert!(subscriber.receive_timeout(claim_timeout / 2).unwrap().is_none());
+    let begin = Instant::now();
+    let second = publishers[0].loan().unwrap();
+    other.publish(&9).unwrap();
+    assert_eq!(*subscriber.receive().unwrap(), 9);
+    let passed = begin.elapsed();
+    assert!(passed >= claim_timeout, "revoked before its time: {passed:?}");
+    drop((first, second));
+}
+
+/// The dead, of whom each claims a sequence, cost a subscriber one look of 5 ms in all.
+#[test]
+fn a_subscriber_is_past_all_of_the_dead_after_one_look() {
+    const COUNT: u32 = 200;
+    let (_path, directory) = directory();
+    let options = TopicOptions { depth: 1024, claim_timeout: Duration::ZERO, ..options() };
+    let topic = Topic::<u64>::create_in(&directory, "t", &options).unwrap();
+    let mut subscriber = topic.subscriber(Delivery::Reliable).unwrap();
+    let mut forgetful = topic.publisher().unwrap();
+    for _ in 0..COUNT {
+        std::mem::forget(forgetful.loan().unwrap());
+    }
+    drop(forgetful);
+    topic.publisher().unwrap().publish(&7).unwrap();
+    let begin = Instant::now();
+    let sample = subscriber.receive_timeout(Duration::from_secs(60)).unwrap().unwrap();
+    let passed = begin.elapsed();
+    assert_eq!(*sample, 7);
+    assert!(passed < Duration::from_millis(5) * COUNT / 2, "one after the other: {passed:?}");
+}

@@ -37,7 +37,7 @@ fn help_against_reuse() {
         let region = region_of(1, 3, 0, 0);
         let mut a = shared_publisher(&region, 0);
         a.claim(&region).unwrap(); // and is killed
-        ask(&region, 0, false);
+        ask(&region, 0, None);
         let mut b = shared_publisher(&region, 1);
         publish_shared(&mut b, &region).unwrap();
         let seen = State::of(region.entry(EntryIndex(0)).state.load(Acquire));
@@ -62,7 +62,7 @@ fn help_against_commit() {
         let mut a = shared_publisher(&region, 0);
         shared_publisher(&region, 1);
         let claim = a.claim(&region).unwrap();
-        ask(&region, claim.sequence, true);
+        ask(&region, claim.sequence, Some(1));
         let theirs = Arc::clone(&region);
         let helper = thread::spawn(move || lend_a_hand(&theirs, EntryIndex(1), all));
         write(&region, claim);
@@ -85,7 +85,7 @@ fn help_against_commit_of_the_living() {
         let mut a = shared_publisher(&region, 0);
         shared_publisher(&region, 1);
         let claim = a.claim(&region).unwrap();
-        ask(&region, claim.sequence, false);
+        ask(&region, claim.sequence, None);
         let theirs = Arc::clone(&region);
         let helper = thread::spawn(move || lend_a_hand(&theirs, EntryIndex(1), all));
         write(&region, claim);
@@ -104,7 +104,7 @@ fn help_against_a_wish() {
         let theirs = Arc::clone(&region);
         let asking = thread::spawn(move || {
             let claim = a.claim(&theirs).unwrap(); // and is killed
-            ask(&theirs, claim.sequence, false);
+            ask(&theirs, claim.sequence, None);
             claim
         });
         lend_a_hand(&region, EntryIndex(1), all_but_the_first);
@@ -123,9 +123,9 @@ fn a_wish_while_another_is_granted() {
         let region = region_of(2, 3, 0, 0);
         let claims = [0, 1].map(|n| shared_publisher(&region, n).claim(&region).unwrap()); // and are killed
         shared_publisher(&region, 2);
-        ask(&region, claims[0].sequence, false);
+        ask(&region, claims[0].sequence, None);
         lend_a_hand(&region, EntryIndex(2), |index| {
-            ask(&region, claims[1].sequence, false);
+            ask(&region, claims[1].sequence, None);
             index.0 == 2
         });
         lend_a_hand(&region, EntryIndex(2), |index| index.0 == 2);
@@ -149,7 +149,7 @@ fn help_after_moving_a_loan_against_reuse() {
         assert_eq!(a.commit(&region, claim, 8, None), Err(Revoked));
         a.keep(&region, claim);
         let next = a.claim(&region).unwrap();
-        ask(&region, next.sequence, false);
+        ask(&region, next.sequence, None);
         let theirs = Arc::clone(&region);
         let others = thread::spawn(move || {
             for _ in 0..2 {
@@ -163,5 +163,49 @@ fn help_after_moving_a_loan_against_reuse() {
         a.let_go(&region);
         lend_a_hand(&region, EntryIndex(0), all);
         others.join().unwrap();
+    });
+}
+
+/// Three have taken sequences of one block, and the first two have had their time: one wish is enough for both, and the third, which was taken later, stays.
+#[test]
+fn help_against_commit_where_two_have_had_their_time() {
+    model(|| {
+        let region = region_of(4, 4, 0, 0);
+        let [mut a, mut b, mut c] = [0, 1, 2].map(|n| shared_publisher(&region, n));
+        shared_publisher(&region, 3);
+        let [first, second, third] =
+            [&mut a, &mut b, &mut c].map(|ring| ring.claim(&region).unwrap());
+        ask(&region, first.sequence, Some(third.sequence));
+        let theirs = Arc::clone(&region);
+        let helper = thread::spawn(move || lend_a_hand(&theirs, EntryIndex(3), all));
+        write(&region, third);
+        assert_eq!(c.commit(&region, third, 8, None), Ok(2), "revoked before its time");
+        helper.join().unwrap();
+        for claim in [first, second] {
+            assert_eq!(stamp(&region, claim), abandoned_stamp(claim.sequence));
+        }
+        assert_eq!(wish(&region), 0);
+    });
+}
+
+/// Of a block, what several have taken who are dead is settled by one wish, up to the first that lives.
+#[test]
+fn help_behind_two_of_the_dead() {
+    model(|| {
+        let region = region_of(4, 4, 0, 0);
+        let [mut a, mut b, mut c] = [0, 1, 2].map(|n| shared_publisher(&region, n));
+        shared_publisher(&region, 3);
+        let [first, second, third] =
+            [&mut a, &mut b, &mut c].map(|ring| ring.claim(&region).unwrap());
+        ask(&region, first.sequence, None);
+        let theirs = Arc::clone(&region);
+        let lives = |index: EntryIndex| index.0 > 1;
+        let helper = thread::spawn(move || lend_a_hand(&theirs, EntryIndex(3), lives));
+        write(&region, third);
+        assert_eq!(c.commit(&region, third, 8, None), Ok(2), "a living claim was abandoned");
+        helper.join().unwrap();
+        for claim in [first, second] {
+            assert_eq!(stamp(&region, claim), abandoned_stamp(claim.sequence));
+        }
     });
 }

@@ -8,7 +8,9 @@ use super::{
 };
 use crate::atomics::*;
 use crate::crash;
-use crate::ring::reader::Next;
+use crate::region::Region;
+use crate::repair::{STALL_CHECK_NS, Stall};
+use crate::ring::reader::{Next, Reader};
 use crate::ring::shared::{Owner, is_lost, settle};
 
 /// A publisher is killed at a point while another one and a reader go on: nobody is stuck, and what was committed is received.
@@ -188,5 +190,82 @@ fn a_claim_against_who_may_only_look() {
             assert!(!is_lost(&region, 1, at, |_| Owner::Lives), "its owner is about to write it");
         }
         feed.join().unwrap();
+    });
+}
+
+/// What a subscriber does that is stuck, with a look every 5 ms; where it settled something.
+fn look(
+    stall: &mut Stall,
+    reader: &mut Reader,
+    region: &Region,
+    clock: &AtomicU64,
+) -> Option<(u64, u64)> {
+    let mut settled = None;
+    if receive(reader, region).is_none()
+        && let Some(at) = reader.stuck_at(region)
+    {
+        let sequence = reader.position();
+        let now_ns = || clock.fetch_add(0, AcqRel);
+        if let Some(revoke) = stall.look(region, sequence, TIMEOUT_NS, now_ns)
+            && settle(region, sequence, at, revoke, |_| Owner::Lives)
+        {
+            settled = Some((sequence, now_ns()));
+        }
+        if settled.is_none() {
+            clock.fetch_add(STALL_CHECK_NS, AcqRel);
+        }
+    }
+    settled
+}
+
+const TIMEOUT_NS: u64 = 2 * STALL_CHECK_NS;
+
+/// Two publishers stand still with a sequence each, and one of them may go on at any moment: a subscriber that finds both taken is past them after the
+/// time of one.
+#[test]
+fn stuck_at_two_for_the_time_of_one() {
+    model(|| {
+        let region = region_of(2, 2, 1, 0);
+        let mut reader = shared_lossy(&region);
+        let [mut a, mut b] = [0, 1].map(|n| shared_publisher(&region, n));
+        let claims = [a.claim(&region).unwrap(), b.claim(&region).unwrap()];
+        let theirs = Arc::clone(&region);
+        let goes_on = thread::spawn(move || {
+            write(&theirs, claims[0]);
+            let _ = a.commit(&theirs, claims[0], 8, None); // or was revoked
+        });
+        let (mut stall, clock) = (Stall::nowhere(), AtomicU64::new(0));
+        for _ in 0..8 {
+            look(&mut stall, &mut reader, &region, &clock);
+        }
+        goes_on.join().unwrap();
+        assert_eq!(reader.position(), 2, "stuck");
+        let passed_ns = clock.load(Relaxed);
+        assert!(passed_ns <= TIMEOUT_NS + STALL_CHECK_NS, "{passed_ns} ns");
+    });
+}
+
+/// A publisher stands still with a sequence. Another one takes the next one at any moment: it has its whole time too.
+#[test]
+fn stuck_at_one_that_is_taken_meanwhile() {
+    model(|| {
+        let region = region_of(2, 2, 1, 0);
+        let mut reader = shared_lossy(&region);
+        let [mut a, mut b] = [0, 1].map(|n| shared_publisher(&region, n));
+        a.claim(&region).unwrap();
+        let clock = Arc::new(AtomicU64::new(0));
+        let (theirs, their_clock) = (Arc::clone(&region), Arc::clone(&clock));
+        let second = thread::spawn(move || {
+            let begin_ns = their_clock.fetch_add(1, AcqRel) + 1;
+            b.claim(&theirs).unwrap();
+            begin_ns
+        });
+        let mut stall = Stall::nowhere();
+        let settled: Vec<_> =
+            (0..9).filter_map(|_| look(&mut stall, &mut reader, &region, &clock)).collect();
+        let begin_ns = second.join().unwrap();
+        for (sequence, end_ns) in settled {
+            assert!(sequence == 0 || end_ns - begin_ns >= TIMEOUT_NS, "revoked before its time");
+        }
     });
 }

@@ -57,7 +57,7 @@ fn reader(role: &Role) {
             }
             Ok(None) => {}
             Err(ReceiveError::Stalled { sequence }) => {
-                assert_eq!(sequence, account.next);
+                assert!(sequence >= account.next); // those between are abandoned
                 role.board.word(STALLED).store(sequence + 1, SeqCst);
             }
             Err(error) => panic!("{error}"),
@@ -68,6 +68,15 @@ fn reader(role: &Role) {
 
 /// A topic of which everybody may write `ctl`, and only its owner `data`. `None` where this process cannot try it.
 fn topic_to_be_read(stage: &Stage, depth: u64, claim_timeout: Duration) -> Option<Topic<Message>> {
+    topic_of(stage, depth, claim_timeout, 3)
+}
+
+fn topic_of(
+    stage: &Stage,
+    depth: u64,
+    claim_timeout: Duration,
+    publishers: u32,
+) -> Option<Topic<Message>> {
     if !rustix::process::geteuid().is_root() {
         println!("  skipped: only root can become another user");
         return None;
@@ -75,7 +84,7 @@ fn topic_to_be_read(stage: &Stage, depth: u64, claim_timeout: Duration) -> Optio
     let options = TopicOptions {
         depth,
         subscribers_max: 2,
-        publishers: Publishers::Shared(3),
+        publishers: Publishers::Shared(publishers),
         claim_timeout,
         mode: 0o666,
         ..Default::default()
@@ -195,4 +204,48 @@ pub(crate) fn a_lossy_subscriber_that_may_not_write_is_lapped_where_a_publisher_
     reader.done();
     drop(topic);
     stage.end(TOPIC);
+}
+
+/// Several are killed with a sequence each, and a living one stands still for longer than it may: the publisher that lends a hand does so once per block, and
+/// not once per sequence.
+pub(crate) fn a_publisher_helps_with_all_that_is_taken_in_a_block_at_once(_plan: &Plan) {
+    const COUNT: u64 = 16;
+    for (killed, claim_timeout) in [(true, Duration::ZERO), (false, Duration::from_millis(200))] {
+        let stage = Stage::new();
+        let Some(topic) = topic_of(&stage, 4096, claim_timeout, COUNT as u32 + 1) else { return };
+        let reader = stage.spawn("reader", &[1]);
+        stage.until("the reader attaches", || next(&stage).is_some());
+        let mut publisher = topic.publisher().unwrap();
+        let count = if killed { 0 } else { COUNT };
+        let mut others: Vec<_> = (0..count).map(|_| topic.publisher().unwrap()).collect();
+        let loans: Vec<_> = others.iter_mut().map(|other| other.loan().unwrap()).collect();
+        for number in 0..COUNT - count {
+            stage.lender(0, number + 1).0.kill();
+        }
+        // It asks, and nobody is there to help.
+        let mut counter = 0;
+        let first = publish(&mut publisher, 0, &mut counter, 1);
+        stage.board.word(STALLED).store(0, SeqCst);
+        stage.until("it has asked", || stage.board.word(STALLED).load(SeqCst) != 0);
+        std::thread::sleep(2 * claim_timeout);
+        let blocks = COUNT / topic.info().block_len + 2;
+        let mut helped = 0;
+        while next(&stage) <= Some(first) {
+            helped += 1;
+            publish(&mut publisher, 0, &mut counter, 1);
+            let asked = next(&stage);
+            let patience = std::time::Instant::now();
+            while next(&stage) == asked && patience.elapsed() < Duration::from_millis(200) {
+                std::thread::yield_now();
+            }
+        }
+        println!("  {COUNT} sequences in {blocks} blocks or less: {helped} publishes");
+        assert!(helped < COUNT, "one publish for each: {helped}");
+        drop(loans);
+        drop((others, publisher));
+        stage.publish_end(&topic);
+        reader.done();
+        drop(topic);
+        stage.end(TOPIC);
+    }
 }
