@@ -1,5 +1,10 @@
 //! Semaphore, rwlock, barrier, event and once as their users see them, in one process: each thread has handles of its own.
 
+#[path = "primitives/late.rs"]
+mod late;
+#[path = "primitives/pollers.rs"]
+mod pollers;
+
 use std::sync::atomic::Ordering::SeqCst;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::thread;
@@ -567,4 +572,23 @@ fn sleeps() -> u64 {
     let status = std::fs::read_to_string("/proc/thread-self/status").unwrap();
     let line = status.lines().find(|line| line.starts_with("voluntary_ctxt_switches:")).unwrap();
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+/// Until a thread of this process sleeps in the kernel, and `is_there` says the rest.
+pub(crate) fn until_asleep(thread: u32, is_there: impl Fn() -> bool) {
+    let end = Instant::now() + LONG;
+    loop {
+        let stat = std::fs::read_to_string(format!("/proc/self/task/{thread}/stat")).unwrap();
+        let state = stat.rsplit(") ").next().and_then(|rest| rest.chars().next());
+        if state == Some('S') && is_there() {
+            return;
+        }
+        assert!(Instant::now() < end, "it does not go to sleep: {stat}");
+        thread::yield_now();
+    }
+}
+
+/// Of this thread, as `/proc` has it.
+pub(crate) fn thread_id() -> u32 {
+    rustix::thread::gettid().as_raw_pid() as u32
 }

@@ -220,6 +220,53 @@ fn a_killed_reader_reads_no_more_and_a_killed_writer_is_told_of() {
 }
 
 #[test]
+fn a_reader_that_is_dead_is_not_in_the_way_of_who_only_tries_to_write_and_one_that_is_stopped_is() {
+    let place = place();
+    let lock = place.lock();
+    let mut holder = Child::new(|| {
+        let lock = place.lock();
+        std::mem::forget(lock.read().unwrap());
+        children::stop();
+        0
+    });
+    assert_eq!(holder.wait(), State::Stopped);
+    assert!(matches!(lock.try_write(), Err(LockError::Failed(WaitError::WouldBlock))));
+    holder.kill();
+    assert!(lock.try_write().is_ok());
+}
+
+/// A writer that waits is stopped: who would read waits, or is refused, until it goes on. Killed, it is told of.
+#[test]
+fn a_writer_that_is_stopped_while_it_waits_keeps_readers_out_and_one_that_is_killed_is_told_of() {
+    let place = place();
+    let (lock, other) = (place.lock(), place.lock());
+    let guard = lock.read().unwrap();
+    let mut writer = Child::new(|| {
+        let lock = place.lock();
+        drop(lock.write());
+        0
+    });
+    let end = Instant::now() + LONG;
+    while other.try_read().is_ok() {
+        assert!(Instant::now() < end, "it does not wait");
+        std::thread::yield_now();
+    }
+    writer.signal(libc::SIGSTOP);
+    assert_eq!(writer.wait(), State::Stopped);
+    drop(guard);
+    for _ in 0..100 {
+        assert_eq!(other.try_read().err(), Some(WaitError::WouldBlock));
+    }
+    writer.kill();
+    assert_eq!(other.try_read().err(), Some(WaitError::WriterDied));
+    match other.write_timeout(LONG) {
+        Err(LockError::OwnerDied(mut guard)) => guard.mark_consistent(),
+        told => panic!("{told:?}"),
+    }
+    assert!(lock.try_read().is_ok());
+}
+
+#[test]
 fn a_barrier_is_broken_by_a_death_also_of_one_that_has_not_arrived() {
     let place = place();
     let keep = place.barrier(2);

@@ -165,6 +165,7 @@ runner::tests! {
     rwlock::an_rwlock_is_left_by_its_reader_with_a_writer_asleep_behind_it,
     rwlock::an_rwlock_is_read_behind_a_writer_asleep,
     rwlock::an_rwlock_of_a_dead_reader_is_written,
+    rwlock::an_rwlock_of_a_dead_reader_is_written_without_waiting,
     rwlock::an_rwlock_is_written,
     rwlock::an_rwlock_is_left_by_its_writer,
     rwlock::an_rwlock_is_left_by_its_writer_with_a_reader_asleep_behind_it,

@@ -213,6 +213,64 @@ fn reader_against_writer() {
     });
 }
 
+/// One that is not dead, but has unlocked and left, is not taken for one that died writing.
+#[test]
+fn reader_against_a_writer_that_leaves() {
+    bounded(2, || {
+        let [one, other] = processes(rw::give_back, 0);
+        let leaving = thread::spawn(move || {
+            assert!(!other.write());
+            other.seat.leave();
+        });
+        one.read().expect("nobody died");
+        leaving.join().unwrap();
+    });
+}
+
+/// A writer that waits for one who reads gets in, whatever one who only tries does meanwhile. That one does not read, and does not say that it does, when the
+/// writer waits.
+#[test]
+fn a_writer_that_waits_against_who_tries_to_read() {
+    bounded(2, || {
+        let [one, two, three] = processes(rw::give_back, 0);
+        assert_eq!(rw::step(&one.seat), Read::Reading);
+        let writing = thread::spawn(move || assert!(!three.write()));
+        let trying = thread::spawn(move || {
+            let mut was_refused = false;
+            for _ in 0..2 {
+                let step = rw::step(&two.seat);
+                assert!(!was_refused || step != Read::Reading, "the writer waits still");
+                match step {
+                    Read::Reading => {
+                        two.data.look();
+                        rw::leave(&two.seat);
+                    }
+                    Read::Held(_) => was_refused = true,
+                    other => panic!("{other:?}"),
+                }
+            }
+        });
+        trying.join().unwrap();
+        rw::leave(&one.seat);
+        writing.join().unwrap();
+        assert_eq!(one.read(), Some(1));
+    });
+}
+
+/// Who only tries to write, while another one reads, keeps nobody out who would read too.
+#[test]
+fn reader_against_who_tries_to_write() {
+    bounded(2, || {
+        let [one, two, three] = processes(rw::give_back, 0);
+        assert_eq!(rw::step(&one.seat), Read::Reading);
+        let trying = thread::spawn(move || assert_eq!(rw::write(&three.seat, 0), Step::TimedOut));
+        assert_eq!(rw::step(&two.seat), Read::Reading);
+        trying.join().unwrap();
+        rw::leave(&two.seat);
+        rw::leave(&one.seat);
+    });
+}
+
 #[test]
 fn two_readers_against_writer() {
     bounded(1, || {

@@ -256,6 +256,11 @@ impl Process {
 
     /// As `Condvar::wait_while`: until somebody was in.
     fn wait(&self, condvar: &SyncRegion) {
+        assert!(self.wait_until(condvar, FOREVER));
+    }
+
+    /// The same, and says whether it was in time; with a time of 0 it is not if another one has the mutex after the sleep.
+    fn wait_until(&self, condvar: &SyncRegion, deadline_ns: u64) -> bool {
         self.lock();
         let mut vigil = Vigil::new(&self.seat);
         while self.count() == 1 {
@@ -265,10 +270,19 @@ impl Process {
             });
             let expected = notice::expect(&self.seat, condvar);
             lock::unlock(&self.seat);
-            notice::sleep(&mut vigil, condvar, expected, FOREVER).unwrap();
-            self.lock();
+            let woken = notice::sleep(&mut vigil, condvar, expected, FOREVER).unwrap();
+            // As in a time that is over just now. Of a model's times there are two: this one, and none.
+            match lock::lock(&self.seat, deadline_ns) {
+                Step::Locked { .. } => {}
+                step => {
+                    assert_eq!(step, Step::TimedOut);
+                    return false;
+                }
+            }
+            woken.looked();
         }
         lock::unlock(&self.seat);
+        true
     }
 
     fn notify(&self, condvar: &SyncRegion, all: bool) {
@@ -321,5 +335,32 @@ fn a_condvar_whose_notifier_is_killed_before_it_wakes_somebody_is_not_lost() {
         for waiting in waiting {
             waiting.join().unwrap();
         }
+    });
+}
+
+/// Of two that sleep the notice chooses one, which does not get the mutex in time: the other one is woken in its place.
+#[test]
+fn a_notice_of_one_whose_time_is_over_goes_to_another() {
+    bounded(2, || {
+        let condvar = Arc::new(SyncRegion::new(0));
+        let [one, two, three] = processes();
+        let theirs = Arc::clone(&condvar);
+        let in_time = thread::spawn(move || {
+            if one.wait_until(&theirs, 0) {
+                notice::give(&theirs, false);
+            }
+        });
+        let theirs = Arc::clone(&condvar);
+        let other = thread::spawn(move || {
+            two.wait(&theirs);
+            notice::give(&theirs, false);
+        });
+        // With the mutex locked, so that it is not to be had in time.
+        three.lock();
+        three.count();
+        notice::give(&condvar, false);
+        lock::unlock(&three.seat);
+        in_time.join().unwrap();
+        other.join().unwrap();
     });
 }

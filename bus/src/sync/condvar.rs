@@ -4,6 +4,7 @@
 //! word:    notices << 1 | somebody may sleep
 //! wait:    the mutex is locked, and the condition says: wait
 //!          word |= somebody; unlock; sleep while the word is as it was; lock; look again
+//!          woken, and gone without a look (its time is over, or it is told of a death): notify one
 //! notify:  nobody may sleep? nothing. Else raise the word (for all: without the bit), and wake
 //! ```
 //!
@@ -174,14 +175,16 @@ impl Condvar {
         loop {
             let expected = notice::expect(mutex.seat(), &self.region);
             drop(guard);
-            notice::sleep(&mut vigil, &self.region, expected, deadline_ns).map_err(|vain| {
-                match vain {
-                    Vain::Removed => WaitError::Removed,
-                    Vain::TimedOut => WaitError::TimedOut,
-                }
+            let slept = notice::sleep(&mut vigil, &self.region, expected, deadline_ns);
+            let woken = slept.map_err(|vain| match vain {
+                Vain::Removed => WaitError::Removed,
+                Vain::TimedOut => WaitError::TimedOut,
             })?;
+            // Without the lock in time, or told of a death, it has not looked: the notice goes to another one.
             guard = mutex.lock_until(deadline_ns)?;
-            if !condition(&mut guard) {
+            let waits = condition(&mut guard);
+            woken.looked();
+            if !waits {
                 break;
             }
         }

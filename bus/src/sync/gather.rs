@@ -48,12 +48,7 @@ pub(crate) fn wait(seat: &Seat, parties: u64, deadline_ns: u64) -> Gathered {
     let value = &region.control().main.0.value;
     let cell = &region.entry(seat.index).cells[ARRIVAL];
     // Who died and is not buried is not to be counted as one that has come.
-    let mark = region.control().roster.0.word().load(Relaxed) & 0xff;
-    for index in region.entries(mark).filter(|&index| index != seat.index) {
-        if seat.is_dying(index) {
-            seat.bury(index);
-        }
-    }
+    seat.bury_the_dying();
     let generation = loop {
         let seen = value.load(Acquire); // [gathered]
         if seen & BROKEN != 0 {

@@ -35,13 +35,38 @@ pub(crate) fn expect(seat: &Seat, condvar: &SyncRegion) -> Expected {
     Expected { word: expected, roster: roster(seat) }
 }
 
+/// The end of a sleep, which may have taken a notice that was meant for one sleeper. Dropped, it gives that notice to another one; [`Woken::looked`] ends it
+/// when the condition was looked at with the mutex locked.
+#[must_use = "dropped, it wakes another one"]
+pub(crate) struct Woken<'a> {
+    condvar: &'a SyncRegion,
+}
+
+impl Woken<'_> {
+    /// The condition was looked at: what the notice was about was seen.
+    pub(crate) fn looked(self) {
+        core::mem::forget(self);
+    }
+}
+
+impl Drop for Woken<'_> {
+    fn drop(&mut self) {
+        // In a model, who is killed unwinds: the dead do nothing.
+        if cfg!(loom) && std::thread::panicking() {
+            return;
+        }
+        give(self.condvar, false);
+    }
+}
+
 /// Without the mutex: sleeps until there is a notice, a member of the mutex was buried, or a second is over. What comes of it is for the condition to say.
-pub(crate) fn sleep(
+/// Who sleeps in vain has taken no notice: the word is looked at after the sleep, and before the clock.
+pub(crate) fn sleep<'c>(
     vigil: &mut Vigil<'_>,
-    condvar: &SyncRegion,
+    condvar: &'c SyncRegion,
     expected: Expected,
     deadline_ns: u64,
-) -> Result<(), Vain> {
+) -> Result<Woken<'c>, Vain> {
     let word = &condvar.control().main.0.word;
     let begun_ns = now_ns();
     loop {
@@ -52,7 +77,7 @@ pub(crate) fn sleep(
             || roster(vigil.seat()) != expected.roster
             || is_retired(&vigil.seat().region)
         {
-            return Ok(());
+            return Ok(Woken { condvar });
         }
         let now_ns = now_ns();
         if now_ns >= deadline_ns {
@@ -60,7 +85,7 @@ pub(crate) fn sleep(
         }
         // A notifier that is no member may have died on its way.
         if now_ns - begun_ns >= SLEEP_MAX_NS {
-            return Ok(());
+            return Ok(Woken { condvar });
         }
         vigil.sleep(word, expected.word, deadline_ns);
     }

@@ -140,7 +140,8 @@ impl<T: Pod> OnceCell<T> {
         })?;
         match written {
             Step::Locked { .. } => self.get().ok_or_else(|| WaitError::Removed.into()),
-            Step::Held(_) | Step::TimedOut => Err(WaitError::TimedOut.into()),
+            // It may be there all the same: another one that only looks has the lock.
+            Step::Held(_) | Step::TimedOut => self.get().ok_or_else(|| WaitError::TimedOut.into()),
             Step::AlreadyHeld => Err(WaitError::AlreadyHeld.into()),
             Step::NotRecoverable => Err(WaitError::NotRecoverable.into()),
             Step::Removed => Err(WaitError::Removed.into()),

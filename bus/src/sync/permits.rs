@@ -14,7 +14,7 @@ use crate::crash;
 use crate::region::EntryIndex;
 use crate::sync::lock::{self, Step};
 use crate::sync::region::SyncRegion;
-use crate::sync::seat::{Burial, Seat};
+use crate::sync::seat::Seat;
 use crate::sync::turn;
 use crate::sync::wait::{Vigil, is_retired};
 
@@ -55,12 +55,7 @@ pub(crate) fn try_acquire(seat: &Seat, now_ns: u64) -> Asked {
     if asked != Asked::None {
         return asked;
     }
-    let mark = seat.region.control().roster.0.word().load(Relaxed) & 0xff;
-    let mut buried = false;
-    for index in seat.region.entries(mark).filter(|&index| index != seat.index) {
-        buried |= seat.is_dying(index) && seat.bury(index) == Burial::Done;
-    }
-    if buried {
+    if seat.bury_the_dying() {
         return ask(seat, deadline_ns);
     }
     Asked::None

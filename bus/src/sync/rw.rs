@@ -3,11 +3,15 @@
 //! The lock word (`lock.rs`) is the writer's. Each reader says so in its own entry.
 //!
 //! ```text
-//! read:    own cell = 1; fence; word free?        else own cell = 0, change; sleep on the word
+//! read:    word free? own cell = 1; fence; word free?     else own cell = 0, change; sleep on the word
 //! leave:   own cell = 0; change
 //! write:   the word; fence; of each other member: does it read? then sleep until something changes
 //! leave:   the word
 //! ```
+//!
+//! The first look at the word is for the writer's sake: a reader that is refused there has not said that it reads, so no number of readers that only try, or give up
+//! soon, keeps a writer waiting. Each says it once at most after a writer has the word. For the same reason a writer that does not wait
+//! looks at the readers before it takes the word.
 //!
 //! Of a reader and a writer that come at once, at least one sees the other [reading]; it is the reader who goes back. So a writer that waits lets no new reader in. The cell of one that
 //! died reading is set to 0 when it is buried. A word of one that died writing lets no reader in before a writer has mended what it protects.
@@ -51,10 +55,14 @@ pub(crate) fn step(seat: &Seat) -> Read {
         cell.store(count.saturating_add(1), Relaxed); // no writer is in while it reads
         return Read::Reading;
     }
+    let main = &seat.region.control().main.0;
+    let seen = main.word.word().load(Relaxed); // who finds it free looks again
+    if seen != 0 {
+        return behind(seat, seen);
+    }
     cell.store(1, Relaxed);
     crash::point("sync.read.said");
     fence(SeqCst); // [reading]: before the look at the word
-    let main = &seat.region.control().main.0;
     let seen = main.word.word().load(Acquire); // [mutex]
     let refused = match main.state.load(Relaxed) {
         _ if seen != 0 => behind(seat, seen),
@@ -69,9 +77,12 @@ pub(crate) fn step(seat: &Seat) -> Read {
 
 #[cold]
 fn behind(seat: &Seat, seen: u32) -> Read {
+    let word = seat.region.control().main.0.word.word();
     match seen & !WAITERS {
         owner if owner == lock::me(seat) => Read::AlreadyHeld,
         owner if lock::lives(seat, owner) => Read::Held(seen),
+        // It unlocked, and then left: only who died with the word leaves its name there.
+        owner if word.load(Relaxed) & !WAITERS != owner => Read::Held(seen),
         _ => Read::WriterDied,
     }
 }
@@ -131,6 +142,9 @@ pub(crate) fn write(seat: &Seat, deadline_ns: u64) -> Step {
     if region.entry(seat.index).cells[READING].load(Relaxed) > 0 {
         return Step::AlreadyHeld;
     }
+    if deadline_ns != u64::MAX && now_ns() >= deadline_ns && is_read_by_the_living(seat) {
+        return Step::TimedOut;
+    }
     let locked = match lock::lock(seat, deadline_ns) {
         Step::Held(_) => return Step::TimedOut,
         locked @ Step::Locked { .. } => locked,
@@ -168,6 +182,12 @@ fn is_read(seat: &Seat) -> bool {
     // [reading]: who sees that somebody has left: its reads are over
     let reads = |index: EntryIndex| region.entry(index).cells[READING].load(Acquire) > 0;
     region.entries(mark).any(|index| index != seat.index && reads(index))
+}
+
+/// The same, when those who died were buried.
+#[cold]
+fn is_read_by_the_living(seat: &Seat) -> bool {
+    is_read(seat) && (!seat.bury_the_dying() || is_read(seat))
 }
 
 /// How often a member reads, as one who looks on sees it.

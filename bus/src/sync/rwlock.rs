@@ -46,9 +46,11 @@ type Written<'a, T> = Result<WriteGuard<'a, T>, LockError<WriteGuard<'a, T>>>;
 /// - No reader and no other writer while one writes.
 /// - A reader that dies reads no more: writers go on. A writer that dies is told of: readers get [`WaitError::WriterDied`], until one who writes has got
 ///   [`LockError::OwnerDied`] and said [`mark_consistent`](WriteGuard::mark_consistent). A panic of a writer counts as its death.
-/// - A writer that waits lets no new reader in: readers cannot starve it. **Writers can starve readers**, by writing without a break.
+/// - A writer that waits lets no new reader in: readers cannot starve it, however many they are and however often they try. **Writers can starve readers**, by writing,
+///   or waiting to write, without a break, and each other: who comes may pass those who wait. A writer that is stopped while it waits keeps new readers out until it goes
+///   on; one that is killed then counts as one that died writing.
 ///
-/// A handle that reads may read again at any time, as it is in already. One that writes cannot read, and one that reads cannot write: [`WaitError::AlreadyHeld`].
+/// A handle that reads may read again at any time, as it is in already: one whose guards overlap without a break never ends reading. One that writes cannot read, and one that reads cannot write: [`WaitError::AlreadyHeld`].
 ///
 /// A handle belongs to its thread. To read: three stores and two fences, no line that other readers write. To write: as the mutex, and a look at each member.
 pub struct RwLock<T: Pod> {
@@ -133,10 +135,10 @@ impl<T: Pod> RwLock<T> {
         self.write_until(u64::MAX)
     }
 
-    /// Writes if nobody who lives has it.
+    /// Writes if nobody who lives has it. In vain, it keeps no reader out.
     ///
     /// # Errors
-    /// As [`RwLock::write`]; [`WaitError::WouldBlock`], also where only a reader that is dead was in the way.
+    /// As [`RwLock::write`]; [`WaitError::WouldBlock`]. Readers that died are not in the way.
     pub fn try_write(&self) -> Written<'_, T> {
         match self.write_until(0) {
             Err(LockError::Failed(WaitError::TimedOut)) => Err(WaitError::WouldBlock.into()),

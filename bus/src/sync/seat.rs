@@ -169,6 +169,16 @@ impl Seat {
         if buried { Burial::Done } else { Burial::Nobody }
     }
 
+    /// Buries all others that are dead, as their life words say. Whether there was one to be buried.
+    pub(crate) fn bury_the_dying(&self) -> bool {
+        let mark = self.region.control().roster.0.word().load(Relaxed) & 0xff;
+        let mut buried = false;
+        for index in self.region.entries(mark).filter(|&index| index != self.index) {
+            buried |= self.is_dying(index) && self.bury(index) == Burial::Done;
+        }
+        buried
+    }
+
     /// Declares the owner of an entry dead if its lease is free: `Some(false)` where another owner has come meanwhile. `None`: it is held.
     fn declare_dead(&self, index: EntryIndex, seen: State) -> Option<bool> {
         if self.lease.is_held_by_another(lease_byte(index)).unwrap_or(true) {

@@ -22,6 +22,7 @@ pub(crate) const ROLES: &[Part] = &[
     ("write", write),
     ("leave_writing", leave_writing),
     ("write_and_leave", write_and_leave),
+    ("try_to_write", try_to_write),
     ("dying_writer", dying_writer),
     ("dying_reader", dying_reader),
 ];
@@ -126,6 +127,32 @@ fn leave_writing(role: &Role) {
 
 fn write_and_leave(role: &Role) {
     plays(role, true, true, true);
+}
+
+/// Without waiting: whoever died reading is not in the way.
+fn try_to_write(role: &Role) {
+    trace_me();
+    let lock = open(&role.directory);
+    between_marks(|| match lock.try_write() {
+        Ok(guard) => {
+            say(role, WRITES);
+            change_and_leave(role, guard);
+        }
+        Err(LockError::OwnerDied(mut guard)) => {
+            say(role, WRITES);
+            guard[1] = guard[0];
+            guard.mark_consistent();
+            change_and_leave(role, guard);
+        }
+        Err(LockError::Failed(WaitError::WouldBlock)) => {} // one of the others has it just now
+        Err(error) => panic!("{error}"),
+    });
+}
+
+fn change_and_leave(role: &Role, mut guard: Written<'_>) {
+    guard[0] += 1;
+    guard[1] += 1;
+    say(role, 0);
 }
 
 fn dying_writer(role: &Role) {
@@ -272,6 +299,11 @@ pub(crate) fn an_rwlock_is_read_behind_a_writer_asleep(plan: &Plan) {
 pub(crate) fn an_rwlock_of_a_dead_reader_is_written(plan: &Plan) {
     let before = |door: &mut Door| door.one_dies("dying_reader");
     test(plan, Act { before, ..beside_nobody("write_and_leave") });
+}
+
+pub(crate) fn an_rwlock_of_a_dead_reader_is_written_without_waiting(plan: &Plan) {
+    let before = |door: &mut Door| door.one_dies("dying_reader");
+    test(plan, Act { before, ..beside_nobody("try_to_write") });
 }
 
 pub(crate) fn an_rwlock_is_written(plan: &Plan) {
