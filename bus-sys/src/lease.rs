@@ -198,6 +198,25 @@ impl Lease {
     }
 }
 
+/// Whether any description of the file that was opened by its name or through `/proc` can write it: it is open somewhere, or mapped, or under way to
+/// somebody. The description that [`shm::memfd`] makes, and what is duplicated of it, do not count. `true` also if the kernel cannot tell.
+///
+/// Asked by a read lease ([F_SETLEASE](https://man7.org/linux/man-pages/man2/F_GETSIG.2const.html)), which the kernel gives only for a file that nobody
+/// has open for writing, and which is given back at once. Whoever opens the file at this moment waits for that. Only the file's owner may ask.
+pub fn is_open_for_writing(fd: BorrowedFd<'_>) -> io::Result<bool> {
+    const F_SETSIG: i32 = 10; // libc has it for some systems only
+    let reader = shm::open_again_as(fd, Access::ReadOnly)?;
+    let number = reader.as_raw_fd();
+    // SAFETY: an open descriptor and an integer. The signal that tells of an opening is one that is ignored by default, instead of SIGIO, which ends
+    // the process.
+    unsafe { libc::fcntl(number, F_SETSIG, libc::SIGURG) };
+    // SAFETY: as above.
+    let given = unsafe { libc::fcntl(number, libc::F_SETLEASE, libc::F_RDLCK) } == 0;
+    // SAFETY: as above. Closing the description is not enough: a child that is being forked just now has it until its exec.
+    unsafe { libc::fcntl(number, libc::F_SETLEASE, libc::F_UNLCK) };
+    Ok(!given)
+}
+
 impl AsFd for Lease {
     /// To map or describe the file. In a forked child its number may be another file's.
     fn as_fd(&self) -> BorrowedFd<'_> {

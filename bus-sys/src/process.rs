@@ -1,6 +1,8 @@
 //! Facts about processes, for people and for sizing. None is a proof of life: that is
 //! [`lease`](crate::lease).
 
+use std::io;
+
 /// This process, in its own pid namespace.
 /// See [getpid(2)](https://man7.org/linux/man-pages/man2/getpid.2.html).
 pub fn pid() -> u32 {
@@ -37,8 +39,31 @@ pub fn cores() -> usize {
     }
 }
 
+/// How many descriptors this process may have open, and up to how many it may raise that (`RLIMIT_NOFILE`); `u64::MAX`: any number. A process without
+/// privilege may also have no more than the first number under way to others through sockets.
+pub fn descriptor_limits() -> (u64, u64) {
+    let limits = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    (limits.current.unwrap_or(u64::MAX), limits.maximum.unwrap_or(u64::MAX))
+}
+
+/// Raises the first of [`descriptor_limits`] to `count`, where it is less; children inherit it. `PermissionDenied` above the second.
+pub fn raise_descriptor_limit(count: u64) -> io::Result<()> {
+    let mut limits = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    if limits.current.is_some_and(|current| current < count) {
+        limits.current = Some(count);
+        rustix::process::setrlimit(rustix::process::Resource::Nofile, limits)?;
+    }
+    Ok(())
+}
+
+/// How many descriptors this process has open. Needs `/proc`.
+pub fn descriptors_open() -> io::Result<u64> {
+    Ok((std::fs::read_dir("/proc/self/fd")?.count() as u64).saturating_sub(1)) // without the one that reads
+}
+
 #[cfg(test)]
 mod tests {
+
     use super::*;
 
     #[test]

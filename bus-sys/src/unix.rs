@@ -4,7 +4,7 @@
 //! Every descriptor made or received is `O_CLOEXEC`. What a peer sends is bytes and descriptors of its choice; nothing here looks
 //! at either.
 
-#![allow(unsafe_code)] // SO_PEERCRED: rustix's process id cannot be 0, a peer's can; SIOCOUTQ: rustix has none
+#![allow(unsafe_code)] // SO_PEERCRED: rustix's process id cannot be 0, a peer's can; SO_PEERGROUPS, SIOCOUTQ: rustix has none
 
 use std::ffi::OsStr;
 use std::io::{self, IoSlice, IoSliceMut};
@@ -26,16 +26,21 @@ use rustix::net::{
 /// The most descriptors that one message carries here; the kernel's limit is 253.
 pub const DESCRIPTORS_MAX: usize = 72;
 
+/// The most supplementary groups that a process has (`NGROUPS_MAX`).
+const GROUPS_MAX: usize = 65_536;
+
 /// Who connected, as the kernel knew it then: ids as this process's user namespace shows them, and the overflow id (65534 unless
 /// the machine says otherwise) for those that it does not map.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Peer {
     /// Process id in this process's pid namespace, 0 where it has none there. For people.
     pub pid: u32,
     /// Effective user.
     pub uid: u32,
-    /// Effective group; supplementary groups are not told.
+    /// Effective group.
     pub gid: u32,
+    /// Supplementary groups.
+    pub groups: Vec<u32>,
 }
 
 /// A listening socket at `path`, which must not exist (`EADDRINUSE`), with exactly the permission bits `mode` (who may connect
@@ -152,17 +157,54 @@ pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
 /// Who is at the other end: who called [`connect`], or made the [`pair`].
 pub fn peer(socket: BorrowedFd<'_>) -> io::Result<Peer> {
     let mut credentials = libc::ucred { pid: 0, uid: u32::MAX, gid: u32::MAX };
-    let mut len = size_of_val(&credentials) as libc::socklen_t;
-    let (value, len) = (&raw mut credentials, &raw mut len);
-    // SAFETY: an open descriptor; `value` has the `len` bytes that it says, of integers.
+    let bytes = size_of_val(&credentials);
+    // SAFETY: `credentials` has as many bytes, of integers.
+    unsafe { option_of(socket, libc::SO_PEERCRED, (&raw mut credentials).cast(), bytes) }?;
+    let libc::ucred { pid, uid, gid } = credentials;
+    Ok(Peer { pid: pid.unsigned_abs(), uid, gid, groups: groups_of_peer(socket)? })
+}
+
+fn groups_of_peer(socket: BorrowedFd<'_>) -> io::Result<Vec<u32>> {
+    let mut groups = vec![0_u32; 64];
+    loop {
+        let bytes = size_of_val(groups.as_slice());
+        // SAFETY: `groups` has as many bytes, of integers.
+        let got =
+            unsafe { option_of(socket, libc::SO_PEERGROUPS, groups.as_mut_ptr().cast(), bytes) };
+        match got {
+            Ok(len) => {
+                groups.truncate(len / size_of::<u32>());
+                return Ok(groups);
+            }
+            Err(error)
+                if error.raw_os_error() == Some(libc::ERANGE) && groups.len() < GROUPS_MAX =>
+            {
+                groups.resize(GROUPS_MAX, 0);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// An option of the socket, of at most `bytes`; how many there are.
+///
+/// # Safety
+/// `value` may be written for `bytes`.
+unsafe fn option_of(
+    socket: BorrowedFd<'_>,
+    option: i32,
+    value: *mut libc::c_void,
+    bytes: usize,
+) -> io::Result<usize> {
+    let mut len = bytes as libc::socklen_t;
+    // SAFETY: an open descriptor; `value` has the `len` bytes that it says, as the caller promises.
     let done = unsafe {
-        libc::getsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_PEERCRED, value.cast(), len)
+        libc::getsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, option, value, &raw mut len)
     };
     if done != 0 {
         return Err(io::Error::last_os_error());
     }
-    let libc::ucred { pid, uid, gid } = credentials;
-    Ok(Peer { pid: pid.unsigned_abs(), uid, gid })
+    Ok(len as usize)
 }
 
 /// Sends one message and descriptors with it, all or nothing. Never raises `SIGPIPE`. `WouldBlock` where a socket that never blocks
@@ -187,7 +229,8 @@ pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
     Ok(len)
 }
 
-/// Receives one message and the descriptors that came with it. `InvalidData` where there were more than [`DESCRIPTORS_MAX`].
+/// Receives one message and the descriptors that came with it. `InvalidData` if there were more than [`DESCRIPTORS_MAX`], `EMFILE` if this
+/// process may not have so many open.
 pub fn receive_descriptors(
     socket: BorrowedFd<'_>,
     buffer: &mut [u8],
@@ -205,7 +248,10 @@ pub fn receive_descriptors(
         }
     }
     if message.flags.contains(ReturnFlags::CTRUNC) {
-        return Err(io::ErrorKind::InvalidData.into());
+        return Err(match fds.len() {
+            DESCRIPTORS_MAX.. => io::ErrorKind::InvalidData.into(),
+            _ => io::Error::from_raw_os_error(libc::EMFILE),
+        });
     }
     Ok((message.bytes, fds))
 }

@@ -280,6 +280,16 @@ pub enum OpenError {
         /// Why not.
         source: io::Error,
     },
+    /// A broker of guarded topics: this process may not have as many descriptors open as it needs (`RLIMIT_NOFILE`).
+    #[error(
+        "a broker of these topics and rules needs {needed} descriptors, and the limit is {limit} (RLIMIT_NOFILE)"
+    )]
+    Descriptors {
+        /// At least.
+        needed: u64,
+        /// How many it may have.
+        limit: u64,
+    },
     /// A guarded topic: the broker's policy does not allow it to this user, be there such a topic or not.
     #[error("topic {name}: its broker does not allow that to this user")]
     Refused {

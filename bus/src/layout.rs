@@ -264,7 +264,8 @@ pub(crate) struct Grant {
     pub(crate) state: AtomicU64,
     /// How long its owner may hold publishers up, whatever its entry says.
     pub(crate) patience_ns: AtomicU64,
-    /// User for whom the page was first mapped, + 1: nobody else ever gets it. 0 = nobody yet.
+    /// `(group + 1) << 32 | user + 1`: to whom the page was handed out, and the group by which a rule let that user in (0: by the user). Nobody else gets it
+    /// while it may be mapped there. 0 = nobody yet.
     pub(crate) bound: AtomicU64,
     /// How often its owners were evicted.
     pub(crate) evictions: AtomicU32,

@@ -159,7 +159,7 @@ pub use self::{
     control::{
         broker::Broker,
         files::GuardedTopic,
-        policy::{Policy, Rule},
+        policy::{Policy, PolicyError, Rule},
     },
     directory::{Directory, PathSource},
     error::*,

@@ -6,6 +6,8 @@ mod attacker;
 mod hostile;
 #[path = "guarded/passing.rs"]
 mod passing;
+#[path = "guarded/quotas.rs"]
+mod quotas;
 #[path = "support/random.rs"]
 #[allow(dead_code)]
 mod random;

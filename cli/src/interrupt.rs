@@ -19,8 +19,16 @@ impl Interrupt {
     /// # Errors
     /// Of sigaction(2).
     pub(crate) fn install() -> io::Result<Interrupt> {
+        Interrupt::on(&CAUSES)
+    }
+
+    /// Raised by these alone.
+    ///
+    /// # Errors
+    /// Of sigaction(2).
+    pub(crate) fn on(signals: &[Signal]) -> io::Result<Interrupt> {
         let raised = Arc::new(AtomicBool::new(false));
-        for signal in CAUSES {
+        for &signal in signals {
             if !signal::is_ignored(signal)? {
                 signal_hook::flag::register(signal.as_raw(), Arc::clone(&raised))?;
             }

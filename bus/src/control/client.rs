@@ -1,5 +1,6 @@
 //! Joining a guarded topic: asks the broker, checks and maps what it hands out. A connection for each request; nothing of it is kept.
 
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::sync::Arc;
@@ -7,11 +8,11 @@ use std::time::Duration;
 
 use shmbus_sys::lease::Lease;
 use shmbus_sys::shm::Access;
-use shmbus_sys::{ready, unix};
+use shmbus_sys::{clock, ready, unix};
 
 use crate::control::files;
 use crate::control::message::{ANSWER_LEN, Answer, Operation, Request, Status};
-use crate::directory::TopicName;
+use crate::directory::{self, TopicName};
 use crate::error::{AttachError, OpenError};
 use crate::limits::TooManyHandles;
 use crate::participant::{Attachment, Participant, refused};
@@ -20,8 +21,11 @@ use crate::region::EntryIndex;
 use crate::subscriber::Delivery;
 use crate::wait::deadline_ns;
 
-/// How long a broker may take: it answers at once, or is in trouble.
+/// How long a broker may take, with all that it is asked again because it is busy.
 const TIMEOUT: Duration = Duration::from_secs(5);
+/// How long one who was told that the broker is busy waits before it asks again: at first, and at most.
+const PAUSE_MIN: Duration = Duration::from_millis(1);
+const PAUSE_MAX: Duration = Duration::from_millis(50);
 
 /// Looks at topic `name` of the broker at `socket`.
 pub(crate) fn describe(socket: &Path, name: &str) -> Result<Attachment, OpenError> {
@@ -107,48 +111,34 @@ fn first<'a, const N: usize>(
 }
 
 fn protocol(name: &str, socket: &Path) -> OpenError {
-    OpenError::Broker {
-        name: name.to_owned(),
-        socket: socket.to_path_buf(),
-        source: std::io::ErrorKind::InvalidData.into(),
-    }
+    no_answer(name, socket, io::ErrorKind::InvalidData.into())
 }
 
-/// One request and its answer, with as many descriptors as it says, where it says that it was done.
+/// The answer to a request, with as many descriptors as it says, if it says that it was done. A broker that is busy is asked again.
 fn ask(
     socket: &Path,
     name: &str,
     operation: Operation,
 ) -> Result<(Answer, Vec<Lease>), AttachError> {
-    let failed = |source| {
-        AttachError::Open(match TooManyHandles::of(&source) {
-            Some(error) => error.into(),
-            None => {
-                OpenError::Broker { name: name.to_owned(), socket: socket.to_path_buf(), source }
-            }
-        })
+    let request = Request { operation, name: name.to_owned() }.bytes();
+    let end_ns = deadline_ns(TIMEOUT);
+    let mut pause = PAUSE_MIN;
+    let (answer, leases) = loop {
+        let left = Duration::from_nanos(end_ns.saturating_sub(clock::monotonic_ns()));
+        let asked = match left {
+            Duration::ZERO => Err(io::Error::new(io::ErrorKind::TimedOut, "it is busy")),
+            _ => ask_once(socket, &request, left),
+        };
+        match asked.map_err(|source| no_answer(name, socket, source))? {
+            (Answer { status: Status::Busy, .. }, _) => {}
+            answered => break answered,
+        }
+        // Not all of those who were told so at the same time again at the same time.
+        let part = 50 + (directory::random() % 51) as u32;
+        std::thread::sleep(pause * part / 100);
+        pause = (pause * 2).min(PAUSE_MAX);
     };
-    let request = Request { operation, name: name.to_owned() };
-    let connection = unix::connect(socket, TIMEOUT).map_err(failed)?;
-    // A broker that has refused already has closed, and its answer is there all the same.
-    let sent = unix::send(connection.as_fd(), &request.bytes(), &[]);
-    let ready = ready::wait(&[connection.as_fd()], Some(deadline_ns(TIMEOUT))).map_err(failed)?;
-    if !ready[0] {
-        return Err(failed(std::io::ErrorKind::TimedOut.into()));
-    }
-    let mut bytes = [0; ANSWER_LEN];
-    let mut receive = || Lease::receive(connection.as_fd(), &mut bytes);
-    let received = match receive() {
-        // Said once, where it has closed without reading the request; what it said before comes then.
-        Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => receive(),
-        other => other,
-    };
-    let (len, leases) = received.map_err(failed)?;
-    if len == 0 {
-        let closed = std::io::ErrorKind::ConnectionReset.into();
-        return Err(failed(sent.err().unwrap_or(closed)));
-    }
-    let answer = Answer::parse(&bytes[..len]).ok_or_else(|| protocol(name, socket))?;
+    let protocol = || protocol(name, socket).into();
     let name = || name.to_owned();
     match answer.status {
         Status::Done if answer.descriptors as usize == leases.len() => Ok((answer, leases)),
@@ -156,10 +146,41 @@ fn ask(
         Status::Refused => Err(OpenError::Refused { name: name() }.into()),
         Status::Full => Err(AttachError::SubscribersFull { max: answer.detail as u32 }),
         Status::PublisherAlive => Err(AttachError::PublisherAlive { pid: answer.detail as u32 }),
-        Status::Done | Status::Malformed | Status::Version => Err(protocol(&name(), socket).into()),
+        Status::Done | Status::Malformed | Status::Version | Status::Busy => Err(protocol()),
         Status::Failed => {
-            let source = std::io::Error::other("the broker could not do it");
+            let source = io::Error::other("the broker could not do it");
             Err(refused(&name(), "get it from its broker", source).into())
         }
+    }
+}
+
+/// One connection, request and answer, within `timeout`.
+fn ask_once(socket: &Path, request: &[u8], timeout: Duration) -> io::Result<(Answer, Vec<Lease>)> {
+    let connection = unix::connect(socket, timeout)?;
+    // A broker that has refused already has closed, and its answer is there all the same.
+    let sent = unix::send(connection.as_fd(), request, &[]);
+    let ready = ready::wait(&[connection.as_fd()], Some(deadline_ns(timeout)))?;
+    if !ready[0] {
+        return Err(io::ErrorKind::TimedOut.into());
+    }
+    let mut bytes = [0; ANSWER_LEN];
+    let mut receive = || Lease::receive(connection.as_fd(), &mut bytes);
+    let received = match receive() {
+        // Said once, where it has closed without reading the request; what it said before comes then.
+        Err(error) if error.kind() == io::ErrorKind::ConnectionReset => receive(),
+        other => other,
+    };
+    let (len, leases) = received?;
+    if len == 0 {
+        return Err(sent.err().unwrap_or(io::ErrorKind::ConnectionReset.into()));
+    }
+    let answer = Answer::parse(&bytes[..len]).ok_or(io::ErrorKind::InvalidData)?;
+    Ok((answer, leases))
+}
+
+fn no_answer(name: &str, socket: &Path, source: io::Error) -> OpenError {
+    match TooManyHandles::of(&source) {
+        Some(error) => error.into(),
+        None => OpenError::Broker { name: name.to_owned(), socket: socket.to_path_buf(), source },
     }
 }

@@ -23,7 +23,7 @@ use crate::schema::Schema;
 /// any file system. A [`Broker`](crate::Broker) hands it out.
 ///
 /// One publisher at a time; up to 64 subscribers, each with an entry in a page of its own; [`hold_blocks`](TopicOptions::hold_blocks) is the budget of each
-/// subscriber (2 unless told), so that nobody's holding takes anything from another. Costs 67 descriptors at most, and a page for each subscriber.
+/// subscriber (2 unless told), so that nobody's holding takes anything from another. Costs 67 descriptors at most ([`GuardedTopic::descriptors`]), and a page for each subscriber.
 #[derive(Debug)]
 pub struct GuardedTopic {
     pub(crate) name: String,
@@ -55,8 +55,7 @@ impl GuardedTopic {
         options: &TopicOptions,
         schema: Option<&Schema>,
     ) -> Result<GuardedTopic, CreateError> {
-        let carried = schema.map_or_else(Carried::bytes, |schema| Carried::of(schema.clone()));
-        GuardedTopic::create_carrying(name, options, &carried)
+        GuardedTopic::create_carrying(name, options, &carried(schema))
     }
 
     fn create_carrying(
@@ -73,6 +72,25 @@ impl GuardedTopic {
         let geometry = options.geometry_of(carried, true)?;
         build(name.as_str(), &options, carried, &geometry)
             .map_err(|source| CreateError::of(name.as_str(), source))
+    }
+
+    /// How many descriptors a topic of these options takes, in each process that has it: two files, and a page for each participant.
+    pub fn descriptors(options: &TopicOptions) -> u64 {
+        u64::from(options.subscribers_max) + 3
+    }
+
+    /// Whether [`GuardedTopic::create_with_schema`] accepts these: without making anything.
+    ///
+    /// # Errors
+    /// See [`CreateError`]: the name or the options.
+    pub fn check(
+        name: &str,
+        options: &TopicOptions,
+        schema: Option<&Schema>,
+    ) -> Result<(), CreateError> {
+        TopicName::new(name)?;
+        options.geometry_of(&carried(schema), true)?;
+        Ok(())
     }
 
     /// Its name.
@@ -96,6 +114,11 @@ impl GuardedTopic {
         map(&self.name, self.data.as_fd(), access, self.ctl.as_fd(), Access::ReadWrite, &pages, 0)
     }
 
+    /// How many descriptors it has open.
+    pub(crate) fn open(&self) -> u64 {
+        self.pages.len() as u64 + 2
+    }
+
     /// Passes the descriptors on.
     pub(crate) fn send(&self, socket: BorrowedFd<'_>) -> io::Result<()> {
         let mut fds = vec![self.data.as_fd(), self.ctl.as_fd()];
@@ -111,6 +134,10 @@ impl GuardedTopic {
         let (data, ctl) = (fds.next().ok_or_else(wrong)?, fds.next().ok_or_else(wrong)?);
         Ok(GuardedTopic { name, data, ctl, pages: fds.collect() })
     }
+}
+
+fn carried(schema: Option<&Schema>) -> Carried {
+    schema.map_or_else(Carried::bytes, |schema| Carried::of(schema.clone()))
 }
 
 /// Checks and maps what is there of a guarded topic: `ctl` and the pages of the entries from `first` on, which are mapped for writing.

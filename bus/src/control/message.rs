@@ -66,6 +66,8 @@ pub(crate) enum Status {
     Version = 6,
     /// The broker could not: no descriptors, no memory.
     Failed = 7,
+    /// Too many of this user, or of its rule, ask at the same time: to be asked again.
+    Busy = 8,
 }
 
 /// An answer, without its descriptors.
@@ -159,6 +161,7 @@ impl Answer {
             5 => Status::Malformed,
             6 => Status::Version,
             7 => Status::Failed,
+            8 => Status::Busy,
             _ => return None,
         };
         let (entry, descriptors) = (word(bytes, 16), word(bytes, 20));

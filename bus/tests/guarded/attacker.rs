@@ -87,6 +87,11 @@ impl Seat {
         self.set(STATE, self.generation << 8 | RELIABLE);
     }
 
+    /// Its page stays mapped.
+    pub(crate) fn give_lease_back(&self) {
+        self.page.release(0).unwrap();
+    }
+
     /// Whether the bell in its page says that a publisher sleeps.
     pub(crate) fn is_waited_for(&self) -> bool {
         self.word(PUBLISHERS_BELL).load(Relaxed) & 1 != 0
@@ -288,9 +293,7 @@ fn cursors(socket: &Path, name: &str) {
 /// Unlocks its lease and keeps the page: whoever got it next would be at its mercy.
 fn abandoned(socket: &Path, name: &str) {
     let seats: Vec<_> = (0..9).map_while(|_| Seat::take(socket, name, 2)).collect();
-    for seat in &seats {
-        seat.page.release(0).unwrap();
-    }
+    seats.iter().for_each(Seat::give_lease_back);
     let mut random = Random::new(2);
     let steps = go_on(|| {
         for seat in &seats {
@@ -362,18 +365,29 @@ pub(crate) fn answers_that_are_kept(socket: &Path, name: &str, tries: usize) -> 
             continue;
         }
         let ready = unix::wait(&[(connection.as_fd(), true)], Duration::from_secs(5)).unwrap();
-        // SAFETY: system calls on an open descriptor; nothing is taken out of the socket, and one byte is big enough for it.
+        // SAFETY: system calls on an open descriptor; nothing is taken out of the socket, and the status is in the 16 bytes.
         let len = unsafe {
-            let (mut byte, fd) = (0_u8, connection.as_raw_fd());
-            libc::recv(fd, (&raw mut byte).cast(), 1, libc::MSG_PEEK | libc::MSG_DONTWAIT)
+            let (mut bytes, fd) = ([0xff_u8; 16], connection.as_raw_fd());
+            let peek = libc::MSG_PEEK | libc::MSG_DONTWAIT;
+            let len = libc::recv(fd, bytes.as_mut_ptr().cast(), bytes.len(), peek);
+            if bytes[12] == 0 { len } else { 0 }
         };
-        if ready[0] == unix::Readiness::Readable && len == 1 {
+        if ready[0] == unix::Readiness::Readable && len > 0 {
             // SAFETY: as above.
             assert_eq!(unsafe { libc::shutdown(connection.as_raw_fd(), libc::SHUT_RDWR) }, 0);
             kept.push(connection);
         }
     }
     kept
+}
+
+/// A connection on which the answer was read, and that stays open here; `None` if the broker is busy.
+pub(crate) fn answered(socket: &Path, name: &str) -> Option<OwnedFd> {
+    let connection = unix::connect(socket, Duration::from_secs(5)).unwrap();
+    let _ = unix::send(connection.as_fd(), &request(1, 0, name), &[]);
+    let mut answer = [0; 40];
+    let (len, _) = unix::receive_descriptors(connection.as_fd(), &mut answer).ok()?;
+    (len == 40 && answer[12] == 0).then_some(connection)
 }
 
 /// The status of the answer; `None` where the connection was closed instead.
@@ -383,9 +397,10 @@ fn ask(socket: &Path, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> Option<u32> {
         let _ = unix::send(connection.as_fd(), bytes, fds);
         let mut answer = [0; 40];
         match unix::receive_descriptors(connection.as_fd(), &mut answer) {
-            Ok((40, _)) => return Some(u32::from_le_bytes(answer[12..16].try_into().unwrap())),
             // Too many connections of this user are still open there.
-            Ok((0, _)) if bytes.len() == 232 => std::thread::yield_now(),
+            Ok((40, _)) if answer[12] == 8 => std::thread::yield_now(),
+            Ok((40, _)) => return Some(u32::from_le_bytes(answer[12..16].try_into().unwrap())),
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {}
             _ => return None,
         }
     }
