@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::Read;
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -85,9 +86,20 @@ pub(crate) struct Results {
     pub(crate) records: Vec<Record>,
 }
 
+/// A whole file as text; an error if it is longer than any that this program writes.
+pub(crate) fn read_text(path: &Path) -> std::io::Result<String> {
+    const LEN_MAX: u64 = 64 << 20;
+    let mut text = String::new();
+    fs::File::open(path)?.take(LEN_MAX + 1).read_to_string(&mut text)?;
+    match text.len() as u64 > LEN_MAX {
+        true => Err(std::io::ErrorKind::FileTooLarge.into()),
+        false => Ok(text),
+    }
+}
+
 impl Results {
     pub(crate) fn read(path: &Path) -> Result<Results> {
-        let text = fs::read_to_string(path).with_context(|| format!("{}", path.display()))?;
+        let text = read_text(path).with_context(|| format!("{}", path.display()))?;
         serde_json::from_str(&text).with_context(|| format!("{}", path.display()))
     }
 

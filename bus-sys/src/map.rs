@@ -53,6 +53,11 @@ unsafe impl Send for Mapping {}
 // SAFETY: the same; no method changes the mapping through `&self`.
 unsafe impl Sync for Mapping {}
 
+/// The mapping is there, and a forked child would inherit it: the kernel, or a filter of system calls, has refused `MADV_DONTFORK`.
+fn not_advised(error: io::Error) -> io::Error {
+    io::Error::other(format!("madvise(MADV_DONTFORK) was refused: {error}"))
+}
+
 impl Mapping {
     /// Maps the first `len` bytes for reading and writing. `EACCES` for a descriptor that is not
     /// open for both; `InvalidInput` for 0. **The file must have that length**, which is not looked
@@ -80,8 +85,8 @@ impl Mapping {
             true => options.map_raw(fd.as_raw_fd())?,
             false => options.map_raw_read_only(fd.as_raw_fd())?,
         };
-        map.advise(Advice::DontFork)?;
-        map.advise(Advice::DontDump)?; // a dying process holds its leases until its dump is written
+        map.advise(Advice::DontFork).map_err(not_advised)?;
+        _ = map.advise(Advice::DontDump); // without: a larger dump, and leases held until it is written
         drop(no_fork);
         let base = NonNull::new(map.as_mut_ptr()).ok_or(io::ErrorKind::Other)?;
         Ok(Mapping {
@@ -192,10 +197,12 @@ impl Pieces {
             // SAFETY: replaces pages of the range that was reserved just now and that nobody else knows of.
             unsafe { mm::mmap(at.as_ptr().cast(), piece.len, protection, flags, piece.fd, 0) }?;
         }
-        for advice in [mm::Advice::LinuxDontFork, mm::Advice::LinuxDontDump] {
+        let advise = |advice| {
             // SAFETY: the range is this value's; neither advice changes what is in it.
-            unsafe { mm::madvise(range.base.as_ptr().cast(), len, advice) }?;
-        }
+            unsafe { mm::madvise(range.base.as_ptr().cast(), len, advice) }
+        };
+        advise(mm::Advice::LinuxDontFork).map_err(|error| not_advised(error.into()))?;
+        _ = advise(mm::Advice::LinuxDontDump); // as in `Mapping`
         drop(no_fork);
         Ok(range)
     }

@@ -168,10 +168,14 @@ pub fn list_at(dir: BorrowedFd<'_>) -> io::Result<Vec<String>> {
 
 /// Makes the first `len` bytes of the file exist, in memory and zero where they were not there, and
 /// the file at least that long. `ENOSPC` where the file system has no room: a file that was empty
-/// is then empty again. `EINVAL` for 0. In pieces, so that a signal (a profiler's timer, say) costs
+/// is then empty again. `EINVAL` for 0. `EFBIG` if the process may not make so long a file (`RLIMIT_FSIZE`): the kernel would send
+/// `SIGXFSZ`, which ends a process. In pieces, so that a signal (a profiler's timer, say) costs
 /// no more than one of them. Costs a page clear per new page (about 0.3 ms per MiB). See
 /// [fallocate(2)](https://man7.org/linux/man-pages/man2/fallocate.2.html).
 pub fn allocate(fd: BorrowedFd<'_>, len: u64) -> io::Result<()> {
+    if file_size_limit().is_some_and(|limit| limit < len) {
+        return Err(Errno::FBIG.into());
+    }
     let before = rustix::fs::fstat(fd)?;
     // Before the first piece: what cannot be had is not taken from others even for a moment.
     let missing = len.saturating_sub(before.st_blocks as u64 * 512);
@@ -211,6 +215,12 @@ fn in_pieces(
             return Ok(());
         }
     }
+}
+
+/// The longest file that this process may make (`RLIMIT_FSIZE`); `None`: any.
+/// See [getrlimit(2)](https://man7.org/linux/man-pages/man2/getrlimit.2.html).
+pub fn file_size_limit() -> Option<u64> {
+    rustix::process::getrlimit(rustix::process::Resource::Fsize).current
 }
 
 /// The length of a regular file in bytes; `InvalidInput` for anything else. Ask before mapping, and
@@ -266,6 +276,10 @@ pub struct Filesystem {
     /// Size of the file system in bytes. 0: a tmpfs without a limit, whose `available_bytes` is 0
     /// also.
     pub total_bytes: u64,
+    /// Files and directories that may still be made.
+    pub available_inodes: u64,
+    /// How many there may be. 0: no limit is known, and `available_inodes` says nothing.
+    pub total_inodes: u64,
 }
 
 /// The file system that a file or directory lies on, at this moment.
@@ -278,6 +292,8 @@ pub fn filesystem(fd: BorrowedFd<'_>) -> io::Result<Filesystem> {
         is_tmpfs: stat.f_type as u32 == TMPFS_MAGIC,
         available_bytes: stat.f_bavail.saturating_mul(block_bytes),
         total_bytes: stat.f_blocks.saturating_mul(block_bytes),
+        available_inodes: stat.f_ffree,
+        total_inodes: stat.f_files,
     })
 }
 

@@ -12,7 +12,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use shmbus_sys::is_passing;
 use shmbus_sys::lease::Lease;
-use shmbus_sys::shm;
+use shmbus_sys::shm::{self, Filesystem};
 
 use crate::crash;
 use crate::error::{NameError, OpenError};
@@ -39,6 +39,14 @@ const NAME_MAX: usize = 200;
 pub(crate) struct TopicName(String);
 
 impl TopicName {
+    /// A name for something new: commands would take one that begins with `-` for an option. What has such a name can be opened and removed.
+    pub(crate) fn of_new(name: &str) -> Result<TopicName, NameError> {
+        match name.split('/').any(|segment| segment.starts_with('-')) {
+            true => Err(NameError { name: name.to_owned(), reason: "a segment begins with '-'" }),
+            false => TopicName::new(name),
+        }
+    }
+
     pub(crate) fn new(name: &str) -> Result<TopicName, NameError> {
         let wrong = |reason| Err(NameError { name: name.to_owned(), reason });
         if name.is_empty() {
@@ -103,6 +111,29 @@ impl TopicName {
             }
         }
     }
+}
+
+/// Why something was not built.
+pub(crate) enum NotBuilt<E> {
+    /// The kernel refused a step.
+    Io(io::Error),
+    /// It was made, and could not be opened or mapped by its creator.
+    Open(E),
+}
+
+impl<E> From<io::Error> for NotBuilt<E> {
+    fn from(error: io::Error) -> NotBuilt<E> {
+        NotBuilt::Io(error)
+    }
+}
+
+/// What a new object of `name` and so many bytes takes beside them, if that is what the file system lacks: a directory for each segment, one for
+/// itself, two files.
+pub(crate) fn lacks_inodes(found: &Filesystem, bytes: u64, name: &TopicName) -> Option<u64> {
+    let needed = name.as_str().split('/').count() as u64 + 3;
+    let has_room = found.total_bytes == 0 || found.available_bytes >= bytes;
+    let is_lacking = found.total_inodes != 0 && found.available_inodes < needed;
+    (has_room && is_lacking).then_some(needed)
 }
 
 /// A topic, or another object, being built aside. Dropped before it is published, it is removed.
@@ -296,6 +327,11 @@ mod tests {
             ["", "/a", "a/", "a//b", ".a", "a/.topic", "..", "a/../b", "a b", "ä", "a\0", &long]
         {
             assert_eq!(TopicName::new(bad).unwrap_err().name, bad);
+        }
+        // What was made before may be looked at and removed.
+        for option in ["-x", "--force", "a/-b"] {
+            assert_eq!(TopicName::of_new(option).unwrap_err().reason, "a segment begins with '-'");
+            assert_eq!(TopicName::new(option).unwrap().as_str(), option);
         }
     }
 }

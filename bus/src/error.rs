@@ -101,7 +101,7 @@ pub enum DirectoryError {
     },
 }
 
-/// A topic name is `segment/segment/...`: letters, digits, `_`, `-`, and `.` where it is not first.
+/// A topic name is `segment/segment/...`: letters, digits, `_`, and, where they are not first, `-` and `.`.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{name:?} is not a topic name: {reason}")]
 pub struct NameError {
@@ -151,6 +151,32 @@ pub enum CreateError {
         /// Where.
         path: PathBuf,
     },
+    /// The file system has room, and takes no more files. Nothing is left behind.
+    #[error(
+        "topic {name} needs {needed} inodes and {available} are free in {path} (remove files, or mount it with nr_inodes=)"
+    )]
+    NoInodes {
+        /// Name of the topic.
+        name: String,
+        /// Files and directories that it takes.
+        needed: u64,
+        /// How many may still be made.
+        available: u64,
+        /// Where.
+        path: PathBuf,
+    },
+    /// This process may not make files so long (`RLIMIT_FSIZE`). Nothing is left behind.
+    #[error(
+        "topic {name} needs a file of {needed} bytes, and this process may make files of {limit} (ulimit -f, LimitFSIZE=)"
+    )]
+    FileSizeLimit {
+        /// Name of the topic.
+        name: String,
+        /// Bytes of its larger file.
+        needed: u64,
+        /// The limit in bytes.
+        limit: u64,
+    },
     /// The kernel refused.
     #[error("topic {name}: cannot {action}")]
     Io {
@@ -161,7 +187,7 @@ pub enum CreateError {
         /// Why not.
         source: io::Error,
     },
-    /// It exists, and cannot be opened as what was asked for.
+    /// It exists, and cannot be opened as what was asked for; or it was made and could not be mapped, and nothing is left behind.
     #[error(transparent)]
     Open(OpenError),
 }

@@ -61,7 +61,7 @@
 //! | `ring` | the protocol: table, exclusive and shared publishers, reader, holds, watcher |
 //! | `recovery`, `repair` | what is done for the dead, and for those who stand still |
 //! | `lock`, `sweep` | one does it for all: the recovery lock, and who sweeps when |
-//! | `participant`, `directory`, `leftovers`, `liveness` | leases and entries; where topics live; what killed processes leave there; who lives, for people |
+//! | `participant`, `place`, `directory`, `create`, `leftovers`, `liveness` | leases and entries; where topics live, and whose that is; how they are built there, and why not; what killed processes leave there; who lives, for people |
 //! | `message`, `kind`, `checked`, `schema` | what messages are: at compile time; field types checked on reading; at run time, as text, for tools |
 //! | `raw` | messages without their type |
 //! | `guard`, `control` | guarded topics: what of an entry is believed; the broker, its messages and policy, and who asks it |
@@ -94,6 +94,8 @@ mod batch;
 mod checked;
 #[cfg(not(loom))]
 mod control;
+#[cfg(not(loom))]
+mod create;
 #[cfg(not(loom))]
 mod directory;
 #[cfg(not(loom))]

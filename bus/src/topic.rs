@@ -13,7 +13,8 @@ use crate::atomics::{Acquire, Relaxed, Release};
 use crate::bell::Barrier;
 use crate::control::client;
 use crate::crash;
-use crate::directory::{self, DATA, Directory, Draft, Purpose, TOPIC, TopicName};
+use crate::create::{is_gone, not_created, prefaulted};
+use crate::directory::{self, DATA, Directory, Draft, NotBuilt, Purpose, TOPIC, TopicName};
 use crate::error::{AttachError, CreateError, OpenError, OptionsError, RemoveError};
 use crate::guard::Pages;
 use crate::header;
@@ -121,37 +122,26 @@ impl<T: Payload + ?Sized> Topic<T> {
         options: &TopicOptions,
         carried: &Carried,
     ) -> Result<Self, CreateError> {
-        let name = TopicName::new(name)?;
+        let name = TopicName::of_new(name)?;
         let geometry = options.geometry(carried)?;
         let root = directory.open()?;
-        let failed = |source| CreateError::of(name.as_str(), source);
         for attempt in 1.. {
             match build(root.as_fd(), &name, options, carried, &geometry, attempt == 1) {
-                Ok(directory) => {
-                    let attachment = Attachment::open(name.as_str(), directory);
-                    return Self::attached(
-                        attachment.map_err(CreateError::Open)?,
-                        options.prefault,
-                    );
-                }
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                    return Err(CreateError::Exists { name: name.as_str().to_owned() });
+                Ok(attachment) => {
+                    return Ok(Topic { attachment: Arc::new(attachment), payload: PhantomData });
                 }
                 // A remover pruned the directory above, or somebody took the draft for a leftover.
-                Err(error) if error.kind() == io::ErrorKind::NotFound && attempt < TRIES => {}
-                Err(error) if error.kind() == io::ErrorKind::StorageFull => {
-                    let available = shm::filesystem(root.as_fd()).map_err(failed)?.available_bytes;
-                    return Err(CreateError::NoSpace {
-                        name: name.as_str().to_owned(),
-                        needed: geometry.data_len() + geometry.control_len(),
-                        available,
-                        path: directory.path().to_path_buf(),
-                    });
+                Err(NotBuilt::Io(error)) if is_gone(&error) && attempt < TRIES => {}
+                Err(NotBuilt::Open(CreateError::Open(OpenError::NotFound { .. })))
+                    if attempt < TRIES => {}
+                Err(NotBuilt::Open(error)) => return Err(error),
+                Err(NotBuilt::Io(error)) => {
+                    return Err(not_created(directory, root.as_fd(), &name, &geometry, error));
                 }
-                Err(error) => return Err(failed(error)),
             }
         }
-        Err(failed(io::ErrorKind::NotFound.into()))
+        let gone = io::ErrorKind::NotFound.into();
+        Err(not_created(directory, root.as_fd(), &name, &geometry, gone))
     }
 
     /// [`Topic::open`] in a directory of choice.
@@ -195,9 +185,11 @@ impl<T: Payload + ?Sized> Topic<T> {
                             expected,
                         }));
                     }
-                    let attachment = Arc::try_unwrap(topic.attachment);
-                    return match attachment {
-                        Ok(attachment) => Self::attached(attachment, options.prefault),
+                    return match Arc::try_unwrap(topic.attachment) {
+                        Ok(attachment) => {
+                            let attachment = Arc::new(prefaulted(attachment, options.prefault)?);
+                            Ok(Topic { attachment, payload: PhantomData })
+                        }
                         Err(attachment) => Ok(Topic { attachment, payload: PhantomData }),
                     };
                 }
@@ -212,20 +204,6 @@ impl<T: Payload + ?Sized> Topic<T> {
                 other => return other,
             }
         }
-    }
-
-    fn attached(mut attachment: Attachment, prefault: bool) -> Result<Self, CreateError> {
-        attachment.prefault = prefault;
-        if prefault {
-            let name = attachment.name.clone();
-            let populated = attachment.region.prefault();
-            populated.map_err(|source| CreateError::Io {
-                name,
-                action: "map all its pages",
-                source,
-            })?;
-        }
-        Ok(Topic { attachment: Arc::new(attachment), payload: PhantomData })
     }
 
     /// Becomes the publisher, or one of them. An exclusive topic has one at a time: after the death of the last one, wherever it was killed,
@@ -461,7 +439,7 @@ pub(crate) fn open_directory(
         .map_err(|source| refused(name, "open its directory", source))
 }
 
-/// Builds a topic aside and publishes it. The directory that has become the topic's.
+/// Builds a topic aside, opens it and publishes it: what its creator cannot map is gone again, and nobody has seen it.
 fn build(
     root: BorrowedFd<'_>,
     name: &TopicName,
@@ -469,15 +447,15 @@ fn build(
     carried: &Carried,
     geometry: &Geometry,
     first_attempt: bool,
-) -> io::Result<OwnedFd> {
+) -> Result<Attachment, NotBuilt<CreateError>> {
     let parent = name.make_in(root, options.mode).inspect_err(|_| name.prune(root))?;
     if first_attempt {
         directory::remove_leftovers(parent.as_fd())?;
     }
     if shm::open_directory_at(parent.as_fd(), TOPIC).is_ok() {
-        return Err(io::ErrorKind::AlreadyExists.into());
+        return Err(io::Error::from(io::ErrorKind::AlreadyExists).into());
     }
-    let built = fill(parent.as_fd(), options, carried, geometry);
+    let built = fill(parent.as_fd(), name.as_str(), options, carried, geometry);
     if built.is_err() {
         drop(parent); // its descriptor may be the one that is wanted
         name.prune(root);
@@ -487,15 +465,16 @@ fn build(
 
 fn fill(
     parent: BorrowedFd<'_>,
+    name: &str,
     options: &TopicOptions,
     carried: &Carried,
     geometry: &Geometry,
-) -> io::Result<OwnedFd> {
+) -> Result<Attachment, NotBuilt<CreateError>> {
     let needed = geometry.data_len() + geometry.control_len();
     let filesystem = shm::filesystem(parent)?;
     // A tmpfs without a limit says 0 of 0.
     if filesystem.total_bytes != 0 && filesystem.available_bytes < needed {
-        return Err(io::ErrorKind::StorageFull.into());
+        return Err(io::Error::from(io::ErrorKind::StorageFull).into());
     }
     let (draft, ctl) = Draft::begin(parent, TOPIC, options.mode)?;
     let instance = directory::random();
@@ -515,7 +494,10 @@ fn fill(
     shm::write_all_at(data.as_fd(), bytemuck::cast_slice(&table), TABLE_OFFSET)?;
     shm::write_all_at(data.as_fd(), carried.text().as_bytes(), geometry.schema_offset())?;
     crash::point("create.table_written");
-    let directory = draft.directory().try_clone_to_owned()?;
+    let attachment = Attachment::open(name, draft.directory().try_clone_to_owned()?)
+        .map_err(CreateError::Open)
+        .and_then(|attachment| prefaulted(attachment, options.prefault))
+        .map_err(NotBuilt::Open)?;
     draft.publish()?;
-    Ok(directory)
+    Ok(attachment)
 }

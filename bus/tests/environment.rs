@@ -100,6 +100,8 @@ fn a_process_started_by_another_test_plays_its_role() {
         "read-only directory" => faults::play_read_only_directory(&path),
         "no locked memory" => faults::play_no_locked_memory(&path),
         "exec" => faults::play_exec(&path),
+        "no address space" => memory::play_no_address_space(&path),
+        "no madvise" => faults::play_no_madvise(&path),
         "no membarrier" => faults::play_no_membarrier(&path),
         "inside" => namespaces::play_inside(&path),
         "stands still" => namespaces::play_stands_still(&path),

@@ -91,7 +91,8 @@ impl Reader {
             if self.fill && text.is_empty() && !matches!(field.ty, Type::Text(_)) {
                 continue;
             }
-            let value = parse(&field.ty, text)?;
+            let value = parse(&field.ty, text);
+            let value = value.map_err(|error| format!("field {}: {error}", field.name))?;
             if !matches!(schema.root(), Type::Struct(_)) || schema.is_sequence() {
                 return Ok(Some(value)); // the only one
             }
@@ -110,9 +111,10 @@ fn header(cells: &[String], schema: &Schema) -> Result<Vec<Field>, String> {
         match left.iter().position(|field| field.name == name) {
             Some(at) => columns.push(left.remove(at)),
             None => {
-                let names: Vec<&str> = left.iter().map(|field| &*field.name).take(40).collect();
+                let all = field::columns(schema);
+                let names: Vec<&str> = all.iter().map(|field| &*field.name).take(40).collect();
                 return Err(format!(
-                    "the header line names fields, and {name:?} is none, or twice there; there are {}",
+                    "the header line names fields, and {name:?} is none of them, or given twice; there are {}",
                     names.join(", ")
                 ));
             }
@@ -160,6 +162,10 @@ fn parse(ty: &Type, text: String) -> Result<Value, String> {
         unsigned.or_else(|| text.parse().ok().map(Value::I64))
     };
     let trimmed = text.trim();
+    let is_float = matches!(ty, Type::Scalar(Scalar::F32 | Scalar::F64));
+    if is_float && float(trimmed).is_some_and(|float| !is_what_it_says(trimmed, float)) {
+        return Err(format!("{trimmed} is out of the range of {ty}"));
+    }
     let value = match ty {
         Type::Text(_) => None,
         Type::Array(..) => {
@@ -179,6 +185,11 @@ fn parse(ty: &Type, text: String) -> Result<Value, String> {
         Type::Struct(_) => None,
     };
     Ok(value.unwrap_or(Value::Str(text)))
+}
+
+/// Whether a number is the one that was written: one that is too large is parsed as infinite.
+pub(crate) fn is_what_it_says(text: &str, float: f64) -> bool {
+    !float.is_infinite() || !text.contains(|c: char| c.is_ascii_digit())
 }
 
 /// Adds a field by its path, in which there are names only.

@@ -21,7 +21,7 @@ Examples:
 
 From a message's commit until this program sees it; messages must carry the time (TopicOptions::timestamp, shmbus pub --timestamp). Nobody
 wakes an observer, so that looking for messages adds up to --poll to each; --spin adds nothing and keeps a core busy. MISSED are not
-among them. A subscriber that is woken has other delays.";
+among them. A subscriber that is woken has other delays. Where the publisher's clock is another one, delays are not known (\"-\").";
 
 /// Show how old messages are when they are seen
 #[derive(clap::Args)]
@@ -50,12 +50,17 @@ struct Line<'a> {
     p90_ns: Option<u64>,
     p99_ns: Option<u64>,
     max_ns: Option<u64>,
+    /// Messages of a time that is still to come here.
+    ahead: u64,
 }
 
 struct Delay<'a> {
     name: &'a str,
     poll: Duration,
     ages: Histogram<u64>,
+    /// Messages of this window whose time is still to come by the clock of this process.
+    ahead: u64,
+    is_told: bool,
 }
 
 pub(crate) fn run(directory: &Directory, arguments: &Arguments) -> Result<()> {
@@ -69,7 +74,11 @@ pub(crate) fn run(directory: &Directory, arguments: &Arguments) -> Result<()> {
     let poll = if arguments.spin { Duration::ZERO } else { arguments.poll };
     observer.set_interval(poll);
     let ages = Histogram::new_with_bounds(1, LONGEST_NS, 3)?;
-    windows::run(&mut observer, &arguments.windows, Delay { name, poll, ages })
+    windows::run(
+        &mut observer,
+        &arguments.windows,
+        Delay { name, poll, ages, ahead: 0, is_told: false },
+    )
 }
 
 impl<'n> Measure for Delay<'n> {
@@ -85,25 +94,39 @@ impl<'n> Measure for Delay<'n> {
 
     fn message(&mut self, message: &Observed<'_>) {
         if let Some(ns) = message.timestamp_ns() {
-            self.ages.saturating_record(clock::monotonic_ns().saturating_sub(ns).max(1));
+            match clock::monotonic_ns().checked_sub(ns) {
+                Some(age) => self.ages.saturating_record(age.max(1)),
+                None => self.ahead += 1,
+            }
         }
     }
 
     fn line(&mut self, window: Window) -> Line<'n> {
-        let quantile = |q| (!self.ages.is_empty()).then(|| self.ages.value_at_quantile(q));
+        // Of clocks that differ no delay is to be had, also where it does not come out below 0.
+        let is_known = self.ahead == 0 && !self.ages.is_empty();
+        let quantile = |q| is_known.then(|| self.ages.value_at_quantile(q));
+        if self.ahead > 0 && !self.is_told {
+            self.is_told = true;
+            text::tell(&format!(
+                "the times of {} messages are still to come here: the publisher's clock is another one (a time namespace?), and delays are not known",
+                self.ahead
+            ));
+        }
         let line = Line {
             name: self.name,
             interval_ns: (window.seconds * 1e9) as u64,
             poll_ns: self.poll.as_nanos() as u64,
             messages: window.messages,
-            seen: self.ages.len(),
+            seen: self.ages.len() + self.ahead,
             missed: window.missed,
             p50_ns: quantile(0.5),
             p90_ns: quantile(0.9),
             p99_ns: quantile(0.99),
             max_ns: quantile(1.0),
+            ahead: self.ahead,
         };
         self.ages.reset();
+        self.ahead = 0;
         line
     }
 

@@ -6,6 +6,7 @@ use std::str::FromStr;
 
 use shmbus::{Scalar, Schema, Type, Value};
 
+use crate::csv;
 use crate::text::Usage;
 use crate::value::whole;
 
@@ -218,17 +219,21 @@ impl Filter {
         let needed = |what: &str| Usage(format!("{name} is {}: {what}", field.ty));
         let integer = || operand.parse::<i128>().ok().map(Operand::Integer);
         let not_a = |kind: &str| needed(&format!("{kind} is needed, not {operand:?}"));
+        let in_range = |float| match csv::is_what_it_says(operand, float) {
+            true => Ok(float),
+            false => Err(needed(&format!("{operand} is out of its range"))),
+        };
         let is_text = matches!(field.ty, Type::Text(_) | Type::Enum(_));
         if operator == Operator::Contains && !is_text {
             return Err(needed("~ is for texts"));
         }
         let operand = match &field.ty {
             Type::Scalar(Scalar::F32) => {
-                let float = operand.parse::<f32>().map_err(|_| not_a("a number"))?;
-                Operand::Float(float.into())
+                let float: f64 = operand.parse::<f32>().map_err(|_| not_a("a number"))?.into();
+                Operand::Float(in_range(float)?)
             }
             Type::Scalar(Scalar::F64) => {
-                Operand::Float(operand.parse().map_err(|_| not_a("a number"))?)
+                Operand::Float(in_range(operand.parse().map_err(|_| not_a("a number"))?)?)
             }
             Type::Scalar(_) => integer().ok_or_else(|| not_a("an integer"))?,
             Type::Bool if !matches!(operator, Operator::Equal | Operator::NotEqual) => {

@@ -108,6 +108,25 @@ pub(crate) fn open(path: Option<&Path>) -> Result<(File, String)> {
     }
 }
 
+/// Longest file of settings.
+pub(crate) const SETTINGS_MAX: u64 = 1 << 20;
+/// Longest file with a schema: one of 64 KiB, and a byte order mark.
+pub(crate) const SCHEMA_MAX: u64 = (64 << 10) + 3;
+
+/// A whole file, as text.
+///
+/// # Errors
+/// It cannot be read, is not UTF-8, or is longer than `len_max` bytes, as `/dev/zero` is.
+pub(crate) fn read_text(path: &Path, len_max: u64) -> io::Result<String> {
+    let mut text = String::new();
+    File::open(path)?.take(len_max.saturating_add(1)).read_to_string(&mut text)?;
+    if text.len() as u64 > len_max {
+        let error = format!("it has more than {len_max} bytes");
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, error));
+    }
+    Ok(text)
+}
+
 impl<R: Read + AsFd> Input<R> {
     /// Cuts `source` into messages of `len_max` bytes at most. `name` is for errors.
     pub(crate) fn new(

@@ -6,15 +6,18 @@
 mod create;
 mod encode;
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::Seek;
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Error, Result, bail};
 use clap::builder::RangedU64ValueParser;
 use shmbus::{
-    Directory, ParticipantKind, PublishError, Publisher, Raw, RawTopic, Schema, TryPublishError,
+    AttachError, Directory, ParticipantKind, PublishError, Publisher, Raw, RawTopic, Schema,
+    TryPublishError,
 };
 
 use self::encode::{Encoder, Invalid};
@@ -61,7 +64,7 @@ pub(crate) struct Arguments {
     file: Option<PathBuf>,
     /// Publish this, and read no input; may be given several times
     #[arg(long, value_name = "TEXT", conflicts_with_all = ["file", "frames", "chunk", "csv"])]
-    message: Vec<String>,
+    message: Vec<OsString>,
     /// The input is CSV: a header line that names the fields, then a line for each message (topics with a schema)
     #[arg(long, conflicts_with_all = ["frames", "chunk"])]
     csv: bool,
@@ -129,9 +132,21 @@ pub(crate) fn run(directory: &Directory, arguments: &Arguments) -> Result<()> {
         file.rewind().with_context(|| format!("--loop begins {name} again, which it refuses"))?;
     }
     let interrupt = Interrupt::install()?;
-    let topic = create::open_or_create(directory, arguments)?;
+    let (topic, is_new) = create::open_or_create(directory, arguments)?;
     arguments.check(topic.schema())?;
-    let publisher = topic.publisher().with_context(|| format!("topic {}", arguments.topic))?;
+    let publisher = match topic.publisher() {
+        Ok(publisher) => publisher,
+        Err(error) => {
+            drop(topic); // its memory may be what is wanted
+            if is_new {
+                let _ = directory.remove(&arguments.topic, false); // unless somebody has joined
+            }
+            return Err(match error {
+                AttachError::Open(error) => error.into(), // it names the topic
+                error => Error::from(error).context(format!("topic {}", arguments.topic)),
+            });
+        }
+    };
 
     let len_max = topic.info().payload_size as usize;
     let schema = topic.schema().cloned();

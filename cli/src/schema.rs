@@ -1,12 +1,13 @@
 //! `shmbus schema`: what the messages of a topic are.
 
-use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
 use shmbus::{Directory, FieldType, OpenError, Schema, Type};
+
+use crate::input;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -115,7 +116,8 @@ impl<'a> Member<'a> {
 /// It cannot be read, or is not one; the error names file and line.
 pub(crate) fn read(path: &Path) -> Result<Schema> {
     let name = path.display();
-    let text = fs::read_to_string(path).with_context(|| format!("cannot read {name}"))?;
+    let text =
+        input::read_text(path, input::SCHEMA_MAX).with_context(|| format!("cannot read {name}"))?;
     Schema::parse(&text).with_context(|| name.to_string())
 }
 

@@ -117,6 +117,37 @@ fn delay_needs_messages_that_carry_the_time() {
 }
 
 #[test]
+fn delay_shows_none_if_the_clock_of_the_publisher_is_another_one() {
+    let place = Place::new();
+    let topic = with_timestamps(&place, "t");
+    let publish = |at_start: &str| {
+        let program = env!("CARGO_BIN_EXE_shmbus");
+        let mut command = std::process::Command::new("unshare");
+        command.args(["--time", "--fork", "--monotonic", at_start, program, "pub", "t", "-q"]);
+        command.args(["--message", "7"]).env("SHMBUS_DIR", place.topics_path());
+        command.stderr(std::process::Stdio::null()).status().is_ok_and(|status| status.success())
+    };
+    drop(topic);
+    if !publish("86400") {
+        return eprintln!("skipped: no time namespace can be made here");
+    }
+    let mut delay = place.start(&["delay", "t", "--json", "--interval", "0.05"]);
+    let mut lines = BufReader::new(delay.stdout()).lines();
+    let window = loop {
+        assert!(publish("86400"));
+        let window: Value = serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap();
+        if window["ahead"].as_u64().unwrap() > 0 {
+            break window;
+        }
+    };
+    assert!(window["p50_ns"].is_null() && window["max_ns"].is_null(), "{window}");
+    assert!(window["seen"].as_u64() >= window["ahead"].as_u64(), "{window}");
+    delay.signal(Signal::INT);
+    let done = delay.finish().failed(130, &["publisher's clock is another one"]);
+    assert_eq!(done.stderr.lines().count(), 1, "said once");
+}
+
+#[test]
 fn watching_leaves_no_participant_and_ends_when_the_topic_is_removed() {
     let place = Place::new();
     place.run_with(b"a\n", &["pub", "t"]).ok();

@@ -12,7 +12,7 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-use program::Place;
+use program::{Place, Running};
 
 /// An exit code, and words that are on standard output or standard error.
 type Answer = (i32, &'static [&'static str]);
@@ -218,6 +218,46 @@ const NO_READERS: [&str; 13] = [
 ];
 /// They remove their topics themselves.
 const OWN_TOPICS: [&str; 2] = ["bench", "demo"];
+
+#[test]
+fn what_a_process_may_not_have_is_told_and_leaves_nothing() {
+    let place = Place::new();
+    let done = place.run_after("ulimit -f 8", &["pub", "t", "--depth", "1024"]);
+    done.failed(1, &["topic t needs a file of", "ulimit -f"]);
+    // Enough for the program, and not for the topic; or for one mapping of it, and not for two.
+    for mebibytes in [96, 160, 224] {
+        let limit = format!("ulimit -v {}", mebibytes << 10);
+        let done = place.run_after(&limit, &["pub", "t", "--max-len", "65536", "--depth", "1024"]);
+        if done.code() != 0 {
+            assert!(place.directory().topics().unwrap().is_empty(), "{mebibytes}: {done:?}");
+            assert!(done.stderr.contains("emory"), "{done:?}");
+        }
+        place.run(&["rm", "--force", "t"]);
+    }
+    for endless in ["/dev/zero", "/proc/self/mem"] {
+        let limit = "ulimit -v 4194304";
+        place.run_after(limit, &["pub", "t", "--schema", endless]).failed(1, &[endless]);
+        place.run_after(limit, &["run", endless]).failed(1, &[endless]);
+        place.run_after(limit, &["serve", "--config", endless]).failed(1, &[endless]);
+    }
+    place.run(&["pub", "--", "-x"]).failed(1, &["\"-x\" is not a topic name", "begins with '-'"]);
+    assert!(place.directory().topics().unwrap().is_empty());
+    // One that was made before the rule goes like any other.
+    place.run(&["pub", "old"]).ok();
+    std::fs::rename(place.topics_path().join("old"), place.topics_path().join("-x")).unwrap();
+    assert_eq!(
+        place.run(&["list"]).ok().text().lines().nth(1).unwrap().split(' ').next(),
+        Some("-x")
+    );
+    place.run(&["rm", "--", "-x"]).ok();
+    let mut command = place.command(&["pub", "bytes", "--message"]);
+    command.arg(std::os::unix::ffi::OsStrExt::from_bytes(&b"a\xff"[..]) as &std::ffi::OsStr);
+    Running::of(command.spawn().unwrap()).finish().ok();
+    assert_eq!(
+        place.run(&["echo", "bytes", "--drain", "--from", "oldest", "-q"]).stdout,
+        b"a\xff\n"
+    );
+}
 
 #[test]
 fn every_command_is_in_the_table() {

@@ -277,7 +277,7 @@ fn what_is_no_message_is_refused_with_line_and_field_and_what_was_before_it_stay
         (good.replace(":5,", ":70000,"), "line 3: field qty: 70000 does not fit u16"),
         (good.replace("\"qty\":5,", ""), "line 3: field qty: the field is missing"),
         (good.replace(":5,", ":\"5\","), "line 3: field qty: u16 is needed"),
-        (good.replace("qty", "size"), "line 3: field qty: the field is missing"),
+        (good.replace("qty", "size"), "line 3: field size: there is no such field"),
         (good.replace("}", ",\"x\":1}"), "line 3: field x: there is no such field"),
         (good.replace("}", ",\"qty\":6}"), "line 3: field qty: the field is given twice"),
         (good.replace("Buy", "Hold"), "line 3: field side: md.Side (Buy, Sell)"),
@@ -321,6 +321,36 @@ fn csv_that_is_wrong_is_refused_with_line_and_field() {
     place.run(&["pub", "b", "--csv"]).failed(1, &["no topic b", "--schema"]);
     place.run(&["pub", "b"]).ok();
     place.run(&["pub", "b", "--csv"]).failed(1, &["topic b carries bytes"]);
+}
+
+#[test]
+fn a_byte_order_mark_is_passed_over_and_no_number_becomes_another_one() {
+    let place = Place::new();
+    let marked = |text: &str| [b"\xef\xbb\xbf", text.as_bytes()].concat();
+    let file = place.written("tick.schema", &marked(TICK));
+    place.run(&["pub", "t", "--schema", &file]).ok();
+    let json = r#"{"px":1,"qty":1,"side":"Buy","open":true,"symbol":"A"}"#;
+    place.run_with(&marked(&format!("{json}\n{json}\n")), &["pub", "t"]).ok();
+    let csv = "px,qty,side,open,symbol\n2,2,Buy,true,B\n";
+    place.run_with(&marked(csv), &["pub", "t", "--csv"]).ok();
+    assert_eq!(echo(&place, &["--csv"]).lines().count(), 4);
+    for px in ["1e400", "-1e400"] {
+        let csv = format!("px,qty,side,open,symbol\n{px},2,Buy,true,B\n");
+        let words = [&format!("field px: {px} is out of the range of f64")[..]];
+        place.run_with(csv.as_bytes(), &["pub", "t", "--csv"]).failed(1, &words);
+        place.run(&["pub", "t", "--message", &json.replacen('1', px, 1)]).failed(1, &["range"]);
+        let filter = format!("px < {px}");
+        place.run(&["echo", "t", "--drain", "--filter", &filter]).failed(2, &["out of its range"]);
+    }
+    place.run_with(csv.replace("2,2", "inf,2").as_bytes(), &["pub", "t", "--csv"]).ok();
+    let message = |json: &str| place.run(&["pub", "t", "--message", json]);
+    message(&json.replace("\"qty\":1", "\"qty\":1.0")).failed(1, &["u16 is needed, not 1.0"]);
+    let words = ["\"extra\"", "there are px, qty, side, open, symbol"];
+    place.run_with(b"px,qty,side,open,symbol,extra\n", &["pub", "t", "--csv"]).failed(1, &words);
+    // The name that is wrong is the reason, not the one that is missing for it.
+    let done = message(&json.replace("symbol", "symbl")).failed(1, &["field symbl"]);
+    assert!(!done.stderr.contains("missing"), "{}", done.stderr);
+    message(&json.replace("px", "side")).failed(1, &["side"]);
 }
 
 #[test]

@@ -60,7 +60,7 @@ pub(crate) fn all(
 /// Writes the tables of `document`, between its marks, and the plots in `directory`, from the raw data there.
 pub(crate) fn report(directory: &Path, document: &Path) -> Result<()> {
     let mut text =
-        fs::read_to_string(document).with_context(|| format!("{}", document.display()))?;
+        crate::record::read_text(document).with_context(|| format!("{}", document.display()))?;
     let mut found = 0;
     for (name, _, table) in ALL {
         let file = directory.join(format!("{name}.json"));

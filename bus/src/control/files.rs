@@ -63,7 +63,7 @@ impl GuardedTopic {
         options: &TopicOptions,
         carried: &Carried,
     ) -> Result<GuardedTopic, CreateError> {
-        let name = TopicName::new(name)?;
+        let name = TopicName::of_new(name)?;
         check_page_size()?;
         let options = match options.wake {
             Wake::Auto => TopicOptions { wake: Wake::Fence, ..options.clone() },

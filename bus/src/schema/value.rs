@@ -324,6 +324,8 @@ fn put_fields(
             return Err(EncodeError::RepeatedField { path: Path::Field(path, name).to_string() });
         }
     }
+    let unknown =
+        |name: &str| EncodeError::UnknownField { path: Path::Field(path, name).to_string() };
     for field in fields {
         let place = Path::Field(path, &field.name);
         if field.is_padding() {
@@ -331,15 +333,19 @@ fn put_fields(
             continue;
         }
         let Some(value) = given.remove(field.name.as_str()) else {
-            return Err(EncodeError::MissingField { path: place.to_string() });
+            // A name that is wrong makes another one missing: it is the reason.
+            let is_field =
+                |name: &str| fields.iter().any(|one| one.name == name && !one.is_padding());
+            return Err(match values.iter().find(|(name, _)| !is_field(name)) {
+                Some((name, _)) => unknown(name),
+                None => EncodeError::MissingField { path: place.to_string() },
+            });
         };
         encode(&field.ty, value, field.of_mut(bytes), &place)?;
     }
     match values.iter().find(|(name, _)| given.contains_key(name.as_str())) {
         None => Ok(()),
-        Some((name, _)) => {
-            Err(EncodeError::UnknownField { path: Path::Field(path, name).to_string() })
-        }
+        Some((name, _)) => Err(unknown(name)),
     }
 }
 
@@ -463,8 +469,8 @@ fn describe(value: &Value) -> String {
         Value::Bool(value) => value.to_string(),
         Value::U64(value) => value.to_string(),
         Value::I64(value) => value.to_string(),
-        Value::F32(value) => value.to_string(),
-        Value::F64(value) => value.to_string(),
+        Value::F32(value) => format!("{value:?}"), // 1.0, which is no integer
+        Value::F64(value) => format!("{value:?}"),
         Value::Str(text) => format!("{:?}", text.chars().take(80).collect::<String>()),
         Value::Bytes(bytes) => format!("{} bytes", bytes.len()),
         Value::List(values) => format!("a list of {}", values.len()),

@@ -44,6 +44,28 @@ pub enum SyncCreateError {
         /// Where.
         path: PathBuf,
     },
+    /// The file system has room, and takes no more files. Nothing is left behind.
+    #[error("{name} needs {needed} inodes and {available} are free in {path}")]
+    NoInodes {
+        /// Its name.
+        name: String,
+        /// Files and directories that it takes.
+        needed: u64,
+        /// How many may still be made.
+        available: u64,
+        /// Where.
+        path: PathBuf,
+    },
+    /// This process may not make files so long (`RLIMIT_FSIZE`). Nothing is left behind.
+    #[error("{name} needs a file of {needed} bytes, and this process may make files of {limit}")]
+    FileSizeLimit {
+        /// Its name.
+        name: String,
+        /// Bytes of its file.
+        needed: u64,
+        /// The limit in bytes.
+        limit: u64,
+    },
     /// The kernel refused.
     #[error("{name}: cannot {action}")]
     Io {
@@ -54,7 +76,7 @@ pub enum SyncCreateError {
         /// Why not.
         source: io::Error,
     },
-    /// It exists, or was made just now, and cannot be opened.
+    /// It exists, and cannot be opened; or it was made and could not be mapped, and nothing is left behind.
     #[error(transparent)]
     Open(SyncOpenError),
 }

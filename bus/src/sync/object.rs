@@ -11,7 +11,7 @@ use shmbus_sys::{clock, fork};
 
 use crate::atomics::Relaxed;
 use crate::crash;
-use crate::directory::{self, CONTROL, Directory, Draft, Purpose, SYNC, TopicName};
+use crate::directory::{self, CONTROL, Directory, Draft, NotBuilt, Purpose, SYNC, TopicName};
 use crate::error::OptionsError;
 use crate::layout::{BYTE_ORDER, PAGE};
 use crate::limits::{TooManyHandles, check_page_size};
@@ -202,7 +202,7 @@ impl Object {
         shape: &Shape,
         initial: &Initial<'_>,
     ) -> Result<Object, SyncCreateError> {
-        let topic = TopicName::new(name)?;
+        let topic = TopicName::of_new(name)?;
         let in_range = |field, given: u32, min: u64, max: u64| {
             let given = u64::from(given);
             let holds = (min..=max).contains(&given);
@@ -214,35 +214,22 @@ impl Object {
             check_page_size()?;
         }
         let root = directory.open()?;
-        let failed = |source| match TooManyHandles::of(&source) {
-            Some(error) => error.into(),
-            None => SyncCreateError::Io { name: name.into(), action: "create it", source },
-        };
         for attempt in 1.. {
             match build(root.as_fd(), &topic, options, shape, initial, attempt == 1) {
-                Ok(made) => {
-                    return Object::open_in(name, made, Some(shape), Access::ReadWrite)
-                        .map_err(SyncCreateError::Open);
-                }
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                    return Err(SyncCreateError::Exists { name: name.to_owned() });
-                }
+                Ok(made) => return Ok(made),
                 // A remover pruned the directory above, or somebody took the draft for a leftover.
-                Err(error) if error.kind() == io::ErrorKind::NotFound && attempt < TRIES => {}
-                Err(error) if error.kind() == io::ErrorKind::StorageFull => {
-                    let available = shm::filesystem(root.as_fd()).map_err(failed)?.available_bytes;
-                    return Err(SyncCreateError::NoSpace {
-                        name: name.to_owned(),
-                        needed: len(members_max(options, shape), shape.data_size)
-                            .unwrap_or(u64::MAX),
-                        available,
-                        path: directory.path().to_path_buf(),
-                    });
+                Err(NotBuilt::Io(error))
+                    if error.kind() == io::ErrorKind::NotFound && attempt < TRIES => {}
+                Err(NotBuilt::Open(SyncOpenError::NotFound { .. })) if attempt < TRIES => {}
+                Err(NotBuilt::Open(error)) => return Err(SyncCreateError::Open(error)),
+                Err(NotBuilt::Io(error)) => {
+                    let needed = len(members_max(options, shape), shape.data_size);
+                    let needed = needed.unwrap_or(u64::MAX);
+                    return Err(not_created(directory, root.as_fd(), &topic, needed, error));
                 }
-                Err(error) => return Err(failed(error)),
             }
         }
-        Err(failed(io::ErrorKind::NotFound.into()))
+        Err(not_created(directory, root.as_fd(), &topic, 0, io::ErrorKind::NotFound.into()))
     }
 
     pub(crate) fn open_or_create(
@@ -267,6 +254,42 @@ impl Object {
             }
         }
         Err(SyncCreateError::Open(SyncOpenError::Removed { name: name.to_owned() }))
+    }
+}
+
+/// Which error it is that an object of `needed` bytes cannot be made.
+fn not_created(
+    directory: &Directory,
+    root: BorrowedFd<'_>,
+    topic: &TopicName,
+    needed: u64,
+    source: io::Error,
+) -> SyncCreateError {
+    let (name, action) = (topic.as_str().to_owned(), "create it");
+    let path = directory.path().to_path_buf();
+    match source.kind() {
+        io::ErrorKind::AlreadyExists => SyncCreateError::Exists { name },
+        io::ErrorKind::FileTooLarge => {
+            let limit = shm::file_size_limit().unwrap_or(u64::MAX);
+            SyncCreateError::FileSizeLimit { name, needed, limit }
+        }
+        io::ErrorKind::StorageFull => match shm::filesystem(root) {
+            Ok(found) => match directory::lacks_inodes(&found, needed, topic) {
+                Some(needed) => {
+                    let available = found.available_inodes;
+                    SyncCreateError::NoInodes { name, needed, available, path }
+                }
+                None => {
+                    let available = found.available_bytes;
+                    SyncCreateError::NoSpace { name, needed, available, path }
+                }
+            },
+            Err(source) => SyncCreateError::Io { name, action, source },
+        },
+        _ => match TooManyHandles::of(&source) {
+            Some(error) => error.into(),
+            None => SyncCreateError::Io { name, action, source },
+        },
     }
 }
 
@@ -334,7 +357,7 @@ fn check(
     Ok(kind)
 }
 
-/// Builds an object aside and publishes it. The directory that has become the object's.
+/// Builds an object aside, opens it and publishes it.
 fn build(
     root: BorrowedFd<'_>,
     name: &TopicName,
@@ -342,15 +365,15 @@ fn build(
     shape: &Shape,
     initial: &Initial<'_>,
     first_attempt: bool,
-) -> io::Result<OwnedFd> {
+) -> Result<Object, NotBuilt<SyncOpenError>> {
     let parent = name.make_in(root, options.mode).inspect_err(|_| name.prune(root))?;
     if first_attempt {
         directory::remove_leftovers(parent.as_fd())?;
     }
     if shm::open_directory_at(parent.as_fd(), SYNC).is_ok() {
-        return Err(io::ErrorKind::AlreadyExists.into());
+        return Err(io::Error::from(io::ErrorKind::AlreadyExists).into());
     }
-    let built = fill(parent.as_fd(), options, shape, initial);
+    let built = fill(parent.as_fd(), name.as_str(), options, shape, initial);
     if built.is_err() {
         drop(parent); // its descriptor may be the one that is wanted
         name.prune(root);
@@ -360,16 +383,18 @@ fn build(
 
 fn fill(
     parent: BorrowedFd<'_>,
+    name: &str,
     options: &SyncOptions,
     shape: &Shape,
     initial: &Initial<'_>,
-) -> io::Result<OwnedFd> {
+) -> Result<Object, NotBuilt<SyncOpenError>> {
     let members_max = members_max(options, shape);
-    let len = len(members_max, shape.data_size).ok_or(io::ErrorKind::StorageFull)?;
+    let len =
+        len(members_max, shape.data_size).ok_or(io::Error::from(io::ErrorKind::StorageFull))?;
     let filesystem = shm::filesystem(parent)?;
     // A tmpfs without a limit says 0 of 0.
     if filesystem.total_bytes != 0 && filesystem.available_bytes < len {
-        return Err(io::ErrorKind::StorageFull.into());
+        return Err(io::Error::from(io::ErrorKind::StorageFull).into());
     }
     let mut header: SyncHeader = bytemuck::Zeroable::zeroed();
     header.magic = SYNC_MAGIC;
@@ -396,9 +421,11 @@ fn fill(
         shm::write_all_at(ctl.as_fd(), bytes, offset)?;
     }
     crash::point("sync.create.written");
-    let directory = draft.directory().try_clone_to_owned()?;
+    let made = draft.directory().try_clone_to_owned()?;
+    let object = Object::open_in(name, made, Some(shape), Access::ReadWrite);
+    let object = object.map_err(NotBuilt::Open)?;
     draft.publish()?;
-    Ok(directory)
+    Ok(object)
 }
 
 /// Opens the directory in which object `name` is looked for.

@@ -362,7 +362,7 @@ pub(super) fn play_no_membarrier(path: &Path) {
         ["auto", "strict"].map(|name| Topic::<u64>::open_in(&directory, name).unwrap());
     let mut subscriber = strict.subscriber(Delivery::Reliable).unwrap();
     let long_ones = sleeps(&mut subscriber);
-    if !refuse(libc::SYS_membarrier) {
+    if !refuse(libc::SYS_membarrier, None) {
         return say("skipped: no filter of system calls may be installed here");
     }
     match strict.publisher() {
@@ -385,19 +385,53 @@ pub(super) fn play_no_membarrier(path: &Path) {
     assert!(matches!(subscriber.try_receive(), Ok(None) | Err(ReceiveError::Retired)));
 }
 
-/// From here on the kernel answers `EPERM` to a system call of this thread. False: it may not be told so.
-fn refuse(number: libc::c_long) -> bool {
+#[test]
+fn what_madvise_refuses_is_told_as_that_and_is_an_error_only_if_a_fork_would_inherit_memory() {
+    let (path, directory) = directory();
+    Topic::<u64>::create_in(&directory, "t", &small()).unwrap();
+    play("no madvise", path.path());
+}
+
+pub(super) fn play_no_madvise(path: &Path) {
+    let directory = Directory::at(path).unwrap();
+    if !refuse(libc::SYS_madvise, Some(libc::MADV_DONTDUMP)) {
+        return say("skipped: no filter of system calls may be installed here");
+    }
+    let topic = Topic::<u64>::open_in(&directory, "t").unwrap();
+    goes_on(&topic, &mut topic.publisher().unwrap());
+    assert!(refuse(libc::SYS_madvise, Some(libc::MADV_DONTFORK)));
+    let text = |error: &dyn std::error::Error| {
+        format!("{error}: {}", error.source().map_or(String::new(), |source| source.to_string()))
+    };
+    let error = Topic::<u64>::open_in(&directory, "t").err().unwrap();
+    assert!(text(&error).contains("madvise(MADV_DONTFORK) was refused"), "{error:?}");
+    let error = Topic::<u64>::create_in(&directory, "u/v", &small()).err().unwrap();
+    assert!(matches!(error, CreateError::Open(OpenError::Io { .. })), "{error:?}");
+    assert_eq!(directory.topics().unwrap(), ["t"], "nothing is left of it");
+    assert!(!path.join("u").exists());
+}
+
+/// From here on the kernel answers `EPERM` to a system call of this thread, or to that with a certain third argument. False: it may not be told so.
+fn refuse(number: libc::c_long, third: Option<i32>) -> bool {
     let step = |code: u32, jt, jf, k| libc::sock_filter { code: code as u16, jt, jf, k };
-    let mut steps = [
-        step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0), // the number
-        step(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 1, number as u32),
+    let jump = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
+    let load = libc::BPF_LD | libc::BPF_W | libc::BPF_ABS;
+    let mut steps = vec![
+        step(load, 0, 0, 0), // the number
+        step(jump, 0, if third.is_some() { 3 } else { 1 }, number as u32),
+    ];
+    if let Some(third) = third {
+        steps.push(step(load, 0, 0, 32)); // its low half
+        steps.push(step(jump, 0, 1, third as u32));
+    }
+    steps.extend([
         step(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32),
         step(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ALLOW),
-    ];
+    ]);
     let program = libc::sock_fprog { len: steps.len() as u16, filter: steps.as_mut_ptr() };
     // SAFETY: numbers only.
     let no_more = unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) } == 0;
     let (option, mode) = (libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER);
-    // SAFETY: a program of four steps, valid for reads.
+    // SAFETY: a program of so many steps, valid for reads.
     no_more && unsafe { libc::prctl(option, mode, &raw const program) } == 0
 }

@@ -8,6 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use super::{Player, directory, is_root, play, role, small, tree};
+use shmbus::sync::{Event, Reset, SyncCreateError, SyncOptions};
 use shmbus::{CreateError, Delivery, Directory, DirectoryError, Topic, TopicOptions};
 
 fn mount(kind: &CStr, at: &Path, flags: libc::c_ulong, options: &CStr) -> bool {
@@ -105,7 +106,15 @@ pub(super) fn play_few_inodes(path: &Path) {
         let directory = tmpfs(&path, &options);
         match Topic::<u64>::create_in(&directory, "a/b/c", &small()) {
             Ok(_) => directory.remove("a/b/c", false).unwrap(),
-            Err(CreateError::NoSpace { .. } | CreateError::Io { .. }) => {}
+            Err(CreateError::NoInodes { needed: 6, available, .. }) => {
+                assert!(available < 6, "{available}");
+            }
+            Err(error) => panic!("{error:?}"),
+        }
+        let event = Event::create_in(&directory, "e", &SyncOptions::default(), Reset::Auto);
+        match event {
+            Ok(_) => directory.remove_sync("e", true).unwrap(),
+            Err(SyncCreateError::NoInodes { .. }) => {}
             Err(error) => panic!("{error:?}"),
         }
         assert_eq!(tree(&path), BTreeSet::new(), "left with {inodes} inodes");
@@ -135,8 +144,6 @@ fn a_file_that_may_not_become_as_long_as_the_topic_is_an_error_that_leaves_nothi
 
 pub(super) fn play_file_size_limit(path: &Path) {
     let directory = Directory::at(path).unwrap();
-    // SAFETY: the handler is the kernel's own.
-    unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
     let limit_files = |bytes| {
         let limit = libc::rlimit { rlim_cur: bytes, rlim_max: libc::RLIM_INFINITY };
         // SAFETY: `limit` is valid for reads.
@@ -145,10 +152,20 @@ pub(super) fn play_file_size_limit(path: &Path) {
     let options = TopicOptions { depth: 1 << 14, ..small() };
     for bytes in [0, 4096, 12 << 10, 32 << 10] {
         limit_files(bytes);
+        // The kernel would end the process by SIGXFSZ.
         let created = Topic::<u64>::create_in(&directory, "a/b", &options);
+        let event = Event::create_in(&directory, "a/e", &SyncOptions::default(), Reset::Auto);
         limit_files(libc::RLIM_INFINITY); // the test's own output may be a file
         let error = created.err().unwrap();
-        assert!(matches!(error, CreateError::Io { action: "create it", .. }), "{error:?}");
+        assert!(
+            matches!(error, CreateError::FileSizeLimit { needed, limit, .. } if needed > bytes && limit == bytes),
+            "{error:?}"
+        );
+        let error = event.err().unwrap();
+        assert!(
+            matches!(error, SyncCreateError::FileSizeLimit { limit, .. } if limit == bytes),
+            "{error:?}"
+        );
         assert_eq!(tree(path), BTreeSet::new(), "left with a limit of {bytes} bytes");
     }
 }

@@ -4,8 +4,8 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use super::{directory, small};
-use shmbus::{Delivery, Directory, Topic, TopicOptions};
+use super::{directory, play, small};
+use shmbus::{CreateError, Delivery, Directory, OpenError, Topic, TopicOptions};
 
 #[test]
 fn a_topic_occupies_what_its_options_say() {
@@ -106,4 +106,39 @@ fn prefault_maps_every_page_of_a_created_and_of_an_opened_topic() {
         assert_eq!(rss == size, prefault, "{rss} of {size} KiB");
         drop(created);
     }
+}
+
+#[test]
+fn what_its_creator_cannot_map_is_gone_again() {
+    let (path, _) = directory();
+    play("no address space", path.path());
+}
+
+pub(super) fn play_no_address_space(path: &Path) {
+    let directory = Directory::at(path).unwrap();
+    Topic::<u64>::create_in(&directory, "before", &small()).unwrap();
+    let pages = fs::read_to_string("/proc/self/statm").unwrap();
+    let pages: u64 = pages.split(' ').next().unwrap().parse().unwrap();
+    let limit = |bytes| {
+        let limit = libc::rlimit { rlim_cur: bytes, rlim_max: libc::RLIM_INFINITY };
+        // SAFETY: `limit` is valid for reads.
+        assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_AS, &raw const limit) }, 0);
+    };
+    // Room for an event's page or two, and not for 16 MiB.
+    limit((pages << 12) + (4 << 20));
+    let large = TopicOptions { depth: 1 << 18, ..small() };
+    let created = Topic::<u64>::create_in(&directory, "a/large", &large);
+    let made = Topic::<u64>::open_or_create_in(&directory, "large", &large);
+    let prefaulted = TopicOptions { prefault: true, ..large };
+    let faulted = Topic::<u64>::create_in(&directory, "faulted", &prefaulted);
+    limit(libc::RLIM_INFINITY);
+    for answer in [created, made, faulted] {
+        let error = answer.err().unwrap();
+        assert!(
+            matches!(&error, CreateError::Open(OpenError::Io { source, .. }) if source.raw_os_error() == Some(libc::ENOMEM)),
+            "{error:?}"
+        );
+    }
+    let left: Vec<_> = fs::read_dir(path).unwrap().map(|one| one.unwrap().file_name()).collect();
+    assert_eq!(left, ["before"]);
 }

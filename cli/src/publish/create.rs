@@ -12,14 +12,18 @@ use crate::schema;
 const MEMORY_MAX: u64 = 16 << 20;
 const DEPTH_MIN: u64 = 8;
 
-pub(super) fn open_or_create(directory: &Directory, arguments: &Arguments) -> Result<RawTopic> {
+/// The topic, and whether it is new.
+pub(super) fn open_or_create(
+    directory: &Directory,
+    arguments: &Arguments,
+) -> Result<(RawTopic, bool)> {
     let name = &arguments.topic;
     let schema = arguments.schema.as_deref().map(schema::read).transpose()?;
     loop {
         match RawTopic::open_in(directory, name) {
             Ok(topic) => {
                 check(arguments, &topic.info(), schema.as_ref())?;
-                return Ok(topic);
+                return Ok((topic, false));
             }
             Err(OpenError::NotFound { .. }) => {}
             Err(error) => return Err(error.into()),
@@ -34,7 +38,7 @@ pub(super) fn open_or_create(directory: &Directory, arguments: &Arguments) -> Re
         };
         match created {
             Err(CreateError::Exists { .. }) => {} // somebody else was faster
-            created => return Ok(created?),
+            created => return Ok((created?, true)),
         }
     }
 }

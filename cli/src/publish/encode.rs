@@ -39,6 +39,9 @@ impl Encoder {
         number: u64,
         line: &[u8],
     ) -> Result<Option<&[u8]>, Invalid> {
+        // A byte order mark is written by spreadsheets and some editors.
+        let mark = if number == 1 { line.strip_prefix(b"\xef\xbb\xbf") } else { None };
+        let line = mark.unwrap_or(line);
         let read = match &mut self.csv {
             Some(reader) => {
                 if !reader.is_inside() {

@@ -13,6 +13,7 @@ use shmbus::{Publishers, Schema, TopicOptions, Wake};
 use toml::Spanned;
 
 use super::record::{NAME_MAX, PROCESSES_MAX};
+use crate::input;
 
 /// A file that was read and checked. Relative paths in it are those below its folder.
 #[derive(Debug)]
@@ -227,8 +228,8 @@ impl Config {
     /// # Errors
     /// It cannot be read, or [`Wrong`].
     pub(super) fn read(path: &Path) -> Result<Config> {
-        let text =
-            fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+        let text = input::read_text(path, input::SETTINGS_MAX)
+            .with_context(|| format!("cannot read {}", path.display()))?;
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
         let folder = fs::canonicalize(folder.unwrap_or(Path::new(".")));
         let folder =
@@ -319,7 +320,7 @@ fn topic(text: &Text<'_>, table: TopicTable, folder: &Path) -> Result<Topic> {
         (None, Some(file)) => {
             let at = file.span().start;
             let path = folder.join(file.get_ref());
-            let read = fs::read_to_string(&path);
+            let read = input::read_text(&path, input::SCHEMA_MAX);
             let read =
                 read.map_err(|error| text.wrong(at, format_args!("{}: {error}", path.display())))?;
             Some((at, read))
