@@ -306,13 +306,16 @@ pub struct Owner {
     pub gid: u32,
     /// Permission bits, with set-id and sticky bits (`0o7777`).
     pub mode: u32,
+    /// Names that it has; 0 of a directory that was removed.
+    pub links: u64,
 }
 
 /// Owner and permission bits of a file or directory.
 /// See [fstat(2)](https://man7.org/linux/man-pages/man2/fstat.2.html).
 pub fn owner(fd: BorrowedFd<'_>) -> io::Result<Owner> {
     let stat = rustix::fs::fstat(fd)?;
-    Ok(Owner { uid: stat.st_uid, gid: stat.st_gid, mode: stat.st_mode & 0o7777 })
+    let (uid, gid, mode) = (stat.st_uid, stat.st_gid, stat.st_mode & 0o7777);
+    Ok(Owner { uid, gid, mode, links: stat.st_nlink as u64 })
 }
 
 /// The effective user of this process, to compare with [`Owner::uid`].

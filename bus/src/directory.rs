@@ -1,25 +1,24 @@
 //! Where topics live: a directory in memory, and one directory per topic in it.
 //!
 //! Topic `md/quotes` is `md/quotes/.topic/{data,ctl,live}`. A creator builds `.new-<random>` beside it, holding the creator's lease on its `live`, and renames it
-//! into place without replacing: who loses the race opens the winner's. Who removes a topic renames it to
-//! `.old-<random>`, then tells those who are attached, then removes its files. Whatever a killed creator or remover left is removed by the next create: renaming claims it, and
-//! a living creator whose directory was taken from under it in the moment before it had its lease begins again.
+//! into the place of nothing or of an empty directory: who loses the race opens the winner's. How a topic is removed: `removal.rs`. Whatever a killed
+//! creator or remover left is removed by the next create. A draft is claimed by renaming it to `.old-<random>`, and a living creator whose
+//! draft was taken from under it in the moment before it had its lease begins again.
 //! A synchronisation object is `<name>/.sync/{ctl,live}`, by the same rules.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use shmbus_sys::is_passing;
 use shmbus_sys::lease::Lease;
 use shmbus_sys::shm::{self, Filesystem};
 
 use crate::crash;
-use crate::error::{NameError, OpenError};
+use crate::error::NameError;
 use crate::layout::CREATOR_LEASE;
-use crate::participant::Attachment;
 pub(crate) use crate::place::Purpose;
 pub use crate::place::{Directory, PathSource};
+use crate::removal;
 
 pub(crate) const TOPIC: &str = ".topic";
 /// A synchronisation object (`sync`): a directory beside that of the topic of the same name, made and removed as that.
@@ -28,8 +27,8 @@ pub(crate) const DATA: &str = "data";
 pub(crate) const CONTROL: &str = "ctl";
 /// The file of leases, empty: its locks say who lives. Nobody may open it who may not write the topic ([`live_mode`]).
 pub(crate) const LIVE: &str = "live";
-const NEW: &str = ".new-";
-pub(crate) const OLD: &str = ".old-";
+pub(crate) const NEW: &str = ".new-";
+const OLD: &str = ".old-";
 
 /// Longest topic name in bytes.
 const NAME_MAX: usize = 200;
@@ -177,9 +176,16 @@ impl<'a> Draft<'a> {
         self.directory.as_fd()
     }
 
-    /// Gives the draft its name, unless there is one of that name.
+    /// Gives the draft its name, in the place of an empty directory if there is one. `AlreadyExists`: there is another topic, or what is left of one.
     pub(crate) fn publish(mut self) -> io::Result<()> {
-        shm::publish_at(self.parent, &self.name, self.leaf)?;
+        shm::replace_empty_at(self.parent, &self.name, self.leaf).map_err(|error| {
+            match error.kind() {
+                io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::NotADirectory => {
+                    io::ErrorKind::AlreadyExists.into()
+                }
+                _ => error,
+            }
+        })?;
         crash::point("create.renamed");
         self.published = true;
         Ok(())
@@ -198,18 +204,6 @@ impl Drop for Draft<'_> {
     }
 }
 
-/// Takes the topic (or other object) of `parent` out of its name and removes its files. Who has them mapped keeps them.
-pub(crate) fn remove_leaf(parent: BorrowedFd<'_>, leaf: &str) -> io::Result<()> {
-    let old = format!("{OLD}{:016x}", random());
-    shm::publish_at(parent, leaf, &old)?;
-    crash::point("remove.renamed");
-    match discard(parent, &old) {
-        // Another creator or remover has found it already, and done the same.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        other => other,
-    }
-}
-
 /// Removes what creators and removers that were killed left in `parent`.
 pub(crate) fn remove_leftovers(parent: BorrowedFd<'_>) -> io::Result<()> {
     for name in shm::list_at(parent)? {
@@ -222,12 +216,21 @@ pub(crate) fn remove_leftovers(parent: BorrowedFd<'_>) -> io::Result<()> {
 
 /// Whether a name in a topic's directory is that of something which nobody builds.
 pub(crate) fn is_leftover(parent: BorrowedFd<'_>, name: &str) -> bool {
-    name.starts_with(OLD) || name.starts_with(NEW) && !is_being_built(parent, name)
+    name.starts_with(OLD)
+        || name.starts_with(NEW) && !is_being_built(parent, name)
+        || (name == TOPIC || name == SYNC)
+            && shm::open_directory_at(parent, name)
+                .and_then(|directory| removal::is_being_removed(directory.as_fd(), name))
+                .unwrap_or(false)
 }
 
 /// Removes what [`is_leftover`] was true of.
 pub(crate) fn remove_leftover(parent: BorrowedFd<'_>, name: &str) -> io::Result<()> {
-    if !name.starts_with(NEW) {
+    if name == TOPIC || name == SYNC {
+        let directory = shm::open_directory_at(parent, name)?;
+        return removal::finish(parent, name, directory.as_fd());
+    }
+    if name.starts_with(OLD) {
         return discard(parent, name);
     }
     // Renaming claims it. If that fails, it was published or claimed meanwhile. A creator that lives, and has
@@ -246,28 +249,20 @@ fn is_being_built(parent: BorrowedFd<'_>, name: &str) -> bool {
         .unwrap_or_else(|error| error.kind() != io::ErrorKind::NotFound)
 }
 
-/// Tells whoever is attached to the topic or other object in a directory of ours that it is gone, and removes it with its files.
-///
-/// In this order: a remover that is killed in here leaves a directory that the next one finds and begins again with.
+/// Removes a directory of ours, or a file that stood in its place.
 fn discard(parent: BorrowedFd<'_>, name: &str) -> io::Result<()> {
-    let directory = match shm::open_directory_at(parent, name) {
-        // Not a directory: a file or link that stood in its place.
-        Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
-            return shm::unlink_at(parent, name);
+    match shm::open_directory_at(parent, name) {
+        Err(error) if is_no_directory(&error) => shm::unlink_at(parent, name),
+        directory => {
+            removal::empty(directory?.as_fd())?;
+            shm::remove_directory_at(parent, name)
         }
-        other => other?,
-    };
-    match Attachment::open(name, directory.try_clone()?) {
-        Ok(attachment) => attachment.retire(),
-        // The files stay: else nobody could tell those attached any more.
-        Err(OpenError::Io { source, .. }) if is_passing(&source) => return Err(source),
-        Err(_) => crate::sync::retire(directory.as_fd())?,
     }
-    for file in shm::list_at(directory.as_fd())? {
-        let _ = shm::unlink_at(directory.as_fd(), &file);
-    }
-    crash::point("remove.unlinked");
-    shm::remove_directory_at(parent, name)
+}
+
+/// There is something, and it is not a directory: a file, or a symbolic link.
+pub(crate) fn is_no_directory(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotADirectory
 }
 
 /// Who may read a file of `mode` may search the directories above it.

@@ -328,6 +328,15 @@ pub enum OpenError {
         /// Name of the topic.
         name: String,
     },
+    /// A file of the topic is gone, and nobody has removed the topic: something else deletes files here. Creating the topic replaces it unless somebody
+    /// takes part; so does removing it by force.
+    #[error("topic {name} is damaged: its file {missing} is missing")]
+    Corrupt {
+        /// Name of the topic.
+        name: String,
+        /// `data`, `ctl` or `live`: the first that is missing.
+        missing: &'static str,
+    },
     /// The kernel refused.
     #[error("topic {name}: cannot {action}")]
     Io {

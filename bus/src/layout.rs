@@ -11,6 +11,7 @@
 //! test) and [`VERSION`] in the same commit.
 
 use crate::atomics::{AtomicU32, AtomicU64, Futex, Word};
+use crate::joins::Joins;
 
 /// First bytes of `data`.
 pub(crate) const DATA_MAGIC: [u8; 8] = *b"shmbus-d";
@@ -185,9 +186,8 @@ pub(crate) struct Bell {
 /// What everybody attached must hear of, read at each opening of a block and before each sleep.
 #[repr(C)]
 pub(crate) struct Notices {
-    /// 1 when the topic was removed or replaced.
-    pub(crate) retired: AtomicU32,
-    pub(crate) reserved: u32,
+    /// Whether the topic is removed, and how often somebody joined: see `joins.rs`.
+    pub(crate) joins: Joins,
     /// A subscriber that may not write `data` is stuck: `sequence << 1 | revoke`, + 1; 0 = nobody.
     pub(crate) repair: AtomicU64,
 }
@@ -316,7 +316,7 @@ pub(crate) const FIELDS: &[Field] = fields! {
     Slot { stamp, len, publisher, timestamp_ns }
     Control { subscribers_bell, publishers_bell, roster, notices, recovery }
     Bell { word }
-    Notices { retired, repair }
+    Notices { joins, repair }
     RecoveryLock { word, owner, swept_ns, deaths, last_deaths }
     Death { number, generation, entry, pid }
     Entry {

@@ -10,10 +10,10 @@ use std::path::PathBuf;
 
 use shmbus_sys::shm::{self, Access};
 
-use crate::directory::{self, CONTROL, DATA, Directory, OLD, Purpose, TOPIC, TopicName};
+use crate::directory::{self, CONTROL, DATA, Directory, NEW, Purpose, TOPIC, TopicName};
 use crate::error::{DirectoryError, OpenError};
 use crate::participant::Attachment;
-use crate::topic::open_directory;
+use crate::topic_files::open_directory;
 
 /// Something in a [`Directory`] that no process builds or uses any more. Found by [`Directory::leftovers`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,7 +37,8 @@ pub struct Leftover {
 pub enum LeftoverKind {
     /// A creator: a topic that is not complete and has no name yet (`.new-*`).
     Draft,
-    /// A remover, or one that still is at it: a topic that has no name any more (`.old-*`).
+    /// A remover, or one that still is at it: a topic or lock that is removed and whose files are not all gone (`.topic`, `.sync`), or a draft that
+    /// was being cleared away (`.old-*`).
     Removal,
     /// Either: a directory with nothing in it.
     EmptyDirectory,
@@ -111,10 +112,10 @@ impl Directory {
                 found.push(Leftover { path, kind, bytes, topic, name });
             };
             for child in children.iter().filter(|child| directory::is_leftover(fd, child)) {
-                let kind = if child.starts_with(OLD) {
-                    LeftoverKind::Removal
-                } else {
+                let kind = if child.starts_with(NEW) {
                     LeftoverKind::Draft
+                } else {
+                    LeftoverKind::Removal
                 };
                 add(kind, Some(child), bytes_of(fd, child));
             }

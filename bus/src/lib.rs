@@ -62,13 +62,14 @@
 //! | `recovery`, `repair` | what is done for the dead, and for those who stand still |
 //! | `lock`, `sweep` | one does it for all: the recovery lock, and who sweeps when |
 //! | `participant`, `place`, `directory`, `create`, `leftovers`, `liveness` | leases and entries; where topics live, and whose that is; how they are built there, and why not; what killed processes leave there; who lives, for people |
+//! | `joins`, `removal` | whether a topic is removed, and how it is |
 //! | `message`, `kind`, `checked`, `schema` | what messages are: at compile time; field types checked on reading; at run time, as text, for tools |
 //! | `raw` | messages without their type |
 //! | `guard`, `control` | guarded topics: what of an entry is believed; the broker, its messages and policy, and who asks it |
 //! | `process` | children that are given topics, and a supervisor |
 //! | `sync` | locks across processes that survive their owners |
 //! | `internals` | what this project's own tests and fuzz targets need beside it; no part of what it promises |
-//! | `topic`, `options`, `publisher`, `loan`, `subscriber`, `sample`, `batch`, `observer`, `wait`, `stats`, `error`, `limits` | the public face |
+//! | `topic`, `topic_files`, `options`, `publisher`, `loan`, `subscriber`, `sample`, `batch`, `observer`, `wait`, `stats`, `error`, `limits` | the public face |
 
 #![warn(missing_docs)]
 
@@ -76,6 +77,7 @@ mod atomics;
 mod bell;
 mod crash;
 mod guard;
+mod joins;
 mod layout;
 mod lock;
 mod recovery;
@@ -138,6 +140,8 @@ mod publisher;
 #[cfg(not(loom))]
 mod raw;
 #[cfg(not(loom))]
+mod removal;
+#[cfg(not(loom))]
 mod sample;
 #[cfg(not(loom))]
 mod schema;
@@ -149,6 +153,8 @@ mod subscriber;
 mod sweep;
 #[cfg(not(loom))]
 mod topic;
+#[cfg(not(loom))]
+mod topic_files;
 #[cfg(not(loom))]
 mod wait;
 

@@ -11,7 +11,7 @@ use crate::atomics::Acquire;
 use crate::error::{AttachError, ObserveError, OpenError, SeekError};
 use crate::header::Description;
 use crate::liveness::Witness;
-use crate::participant::{self, Attachment, lease_byte, refused};
+use crate::participant::{self, Attachment, lease_byte, refused_in};
 use crate::region::Region;
 use crate::ring::Corrupt;
 use crate::ring::reader::{Retained, Start};
@@ -32,8 +32,8 @@ impl View {
     /// Opens the topic in `directory`, which is called `name`. Checks what a participant checks.
     pub(crate) fn open(name: &str, directory: &OwnedFd) -> Result<View, OpenError> {
         fork::install();
-        let failed = |action| move |source| refused(name, action, source);
-        let witness = Witness::find(directory.as_fd()).map_err(failed("open live"))?;
+        let witness = Witness::find(directory.as_fd());
+        let witness = witness.map_err(|source| refused_in(name, directory, "open live", source))?;
         let (region, description) =
             participant::map(name, directory, Access::ReadOnly, Access::ReadOnly)?;
         let region = Arc::new(region);
@@ -67,7 +67,7 @@ impl View {
     }
 
     fn is_retired(&self) -> bool {
-        self.region.control().notices.0.retired.load(Acquire) != 0 // [notice]
+        self.region.control().notices.0.joins.is_retired()
     }
 }
 

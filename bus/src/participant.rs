@@ -14,7 +14,7 @@ use shmbus_sys::{clock, fork, process};
 use crate::atomics::{Acquire, Relaxed, Release, SeqCst, fence};
 use crate::bell::Barrier;
 use crate::crash;
-use crate::directory::{CONTROL, DATA, LIVE};
+use crate::directory::{CONTROL, DATA, LIVE, TOPIC};
 use crate::error::{AttachError, OpenError};
 use crate::header::{self, Description};
 use crate::layout::{ControlHeader, DataHeader, ENTRY_LEASES, PAGE_LEASE};
@@ -22,6 +22,7 @@ use crate::limits::TooManyHandles;
 use crate::recovery::{self, Dead};
 use crate::region::{EntryIndex, Region};
 use crate::registry::{self, Kind, State};
+use crate::removal::{self, Absence};
 use crate::ring::Geometry;
 
 /// An open topic: checked header, read-only region, and one lease descriptor for all handles made from it.
@@ -50,11 +51,11 @@ impl Attachment {
         access: Access,
     ) -> Result<Attachment, OpenError> {
         fork::install();
-        let failed = |action| move |source| refused(name, action, source);
-        let lease = Lease::open_at(directory.as_fd(), LIVE).map_err(failed("open live"))?;
+        let lease = Lease::open_at(directory.as_fd(), LIVE);
+        let lease = lease.map_err(|source| refused_in(name, &directory, "open live", source))?;
         let (region, description) = map(name, &directory, access, Access::ReadWrite)?;
-        if region.control().notices.0.retired.load(Acquire) != 0 {
-            return Err(OpenError::Retired { name: name.to_owned() }); // [notice]
+        if region.control().notices.0.joins.is_retired() {
+            return Err(OpenError::Retired { name: name.to_owned() });
         }
         let owned = Mutex::new(vec![false; region.geometry().participants() as usize]);
         Ok(Attachment {
@@ -112,18 +113,14 @@ impl Attachment {
         (self.seat(index, generation), dead)
     }
 
-    /// Tells everybody attached that the topic is gone.
+    /// Tells everybody attached that a guarded topic is gone. Those with a name: `removal.rs`.
     pub(crate) fn retire(&self) {
         let control = self.region.control();
-        control.notices.0.retired.store(1, Release); // [notice]
-        crash::point("remove.retired");
-        control.subscribers_bell.0.ring(Barrier::Fence);
-        control.publishers_bell.0.ring(Barrier::Fence);
-        for index in self.region.subscribers().filter(|_| self.region.is_guarded()) {
+        control.notices.0.joins.retire();
+        for index in self.region.subscribers() {
             self.region.subscribers_bell(index).ring(Barrier::Fence);
             self.region.publishers_bell(index).ring(Barrier::Fence);
         }
-        crash::point("remove.rung");
     }
 
     /// Whether this is a forked child, in which the mappings do not exist.
@@ -203,6 +200,10 @@ impl Attachment {
                     continue;
                 }
                 crash::point("join.leased");
+                if !region.control().notices.0.joins.join() {
+                    let _ = self.leases.release(index); // else it ends with the attachment
+                    return Err(AttachError::Retired);
+                }
                 owned[index.0 as usize] = true;
                 let dead = recovery::take_death(region, index);
                 let generation = registry::occupy(region, index);
@@ -356,7 +357,7 @@ fn read_headers(
     data_access: Access,
     control_access: Access,
 ) -> Result<(Geometry, Description, OwnedFd, OwnedFd), OpenError> {
-    let failed = |action| move |source| refused(name, action, source);
+    let failed = |action| move |source| refused_in(name, directory, action, source);
     let data = shm::open_at(directory.as_fd(), DATA, data_access).map_err(failed("open data"))?;
     let ctl = shm::open_at(directory.as_fd(), CONTROL, control_access);
     let ctl = ctl.map_err(failed("open ctl"))?;
@@ -413,6 +414,23 @@ pub(crate) fn read_guarded_headers(
         return Err(OpenError::Header { name: name.to_owned(), field: "guarded" });
     }
     Ok((geometry, description))
+}
+
+/// Which error a refusal of the kernel is, for a file in a topic's own directory: if it is not there, it was taken by a remover, or by something else.
+pub(crate) fn refused_in(
+    name: &str,
+    directory: &OwnedFd,
+    action: &'static str,
+    source: io::Error,
+) -> OpenError {
+    if source.kind() != io::ErrorKind::NotFound {
+        return refused(name, action, source);
+    }
+    match removal::absence(directory.as_fd(), TOPIC) {
+        Ok(Absence::Removed) => OpenError::Retired { name: name.to_owned() },
+        Ok(Absence::Missing(missing)) => OpenError::Corrupt { name: name.to_owned(), missing },
+        Err(source) => refused(name, action, source),
+    }
 }
 
 /// Which error a refusal of the kernel is.

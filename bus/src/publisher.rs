@@ -376,8 +376,8 @@ impl<T: Payload + ?Sized> Publisher<T> {
     fn read_notices(&self) -> Result<(), PublishError> {
         let Participant { attachment, region, index, .. } = &self.participant;
         let notices = &region.control().notices.0;
-        if notices.retired.load(Acquire) != 0 {
-            return Err(PublishError::Retired); // [notice]
+        if notices.joins.is_retired() {
+            return Err(PublishError::Retired);
         }
         if notices.repair.load(Acquire) != 0 && self.shared.is_some() {
             repair::lend_a_hand(region, *index, |index| attachment.lives(index)); // [notice]
@@ -412,7 +412,7 @@ impl<T: Payload + ?Sized> Publisher<T> {
             let until_ns = deadline_ns.min(self.turn.next_ns());
             let bell = &region.control().publishers_bell.0;
             let look = || {
-                let retired = region.control().notices.0.retired.load(Acquire) != 0; // [notice]
+                let retired = region.control().notices.0.joins.is_retired();
                 retired
                     || match &self.shared {
                         Some(ring) => ring.may_go_on(region),

@@ -70,6 +70,23 @@ mod mapped {
     // SAFETY: as above; all access through `&Region` is atomic or stated in `payload.rs`.
     unsafe impl Sync for Region {}
 
+    /// The pages of `ctl` before the entries, mapped: all that is needed of a topic to remove it.
+    pub(crate) struct ControlPage(Mapping);
+
+    impl ControlPage {
+        /// `None` if the mapping is too short.
+        pub(crate) fn new(ctl: Mapping) -> Option<ControlPage> {
+            (ctl.len() as u64 >= ENTRIES_OFFSET).then_some(ControlPage(ctl))
+        }
+
+        pub(crate) fn control(&self) -> &Control {
+            // SAFETY: the mapping has the page (`new`).
+            let control = unsafe { self.0.base().add(CONTROL_OFFSET as usize) };
+            // SAFETY: in bounds and page-aligned; a `Control` is atomics, for which every byte is valid.
+            unsafe { control.cast().as_ref() }
+        }
+    }
+
     impl Region {
         /// `None` where a mapping is shorter than the geometry asks.
         pub(crate) fn new(geometry: Geometry, data: Mapping, ctl: Mapping) -> Option<Region> {
@@ -241,12 +258,13 @@ mod mapped {
 }
 
 #[cfg(not(loom))]
-pub(crate) use mapped::Region;
+pub(crate) use mapped::{ControlPage, Region};
 
 #[cfg(loom)]
 mod modelled {
     use super::{EntryIndex, Geometry};
     use crate::atomics::{AtomicU32, AtomicU64, Futex, Word};
+    use crate::joins::Joins;
     use crate::layout::{
         Bell, Control, Death, Entry, Grant, GuardedPage, HOLD_CELLS, Line, Notices, RecoveryLock,
         Slot,
@@ -316,11 +334,7 @@ mod modelled {
                     subscribers_bell: bell(),
                     publishers_bell: bell(),
                     roster: Line(AtomicU64::new(0)),
-                    notices: Line(Notices {
-                        retired: AtomicU32::new(0),
-                        reserved: 0,
-                        repair: AtomicU64::new(0),
-                    }),
+                    notices: Line(Notices { joins: Joins::new(), repair: AtomicU64::new(0) }),
                     recovery: Line(RecoveryLock {
                         word: Futex::new(),
                         reserved: 0,

@@ -176,7 +176,7 @@ impl TopicInfo {
             timestamp: geometry.timestamp,
             wake: description.wake,
             memory: Memory::of(geometry),
-            retired: !forked && region.control().notices.0.retired.load(Acquire) != 0, // [notice]
+            retired: !forked && region.control().notices.0.joins.is_retired(),
             created_ns: description.created_ns,
             deaths,
             last_death: last.map(|dead| LastDeath {

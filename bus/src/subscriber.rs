@@ -183,7 +183,7 @@ impl<T: Payload + ?Sized> Subscriber<T> {
     #[inline(never)]
     fn nothing(&mut self) -> Result<Option<(SlotAt, u64)>, ReceiveError> {
         let Participant { attachment, region, .. } = &self.seat.participant;
-        let retired = region.control().notices.0.retired.load(Acquire) != 0; // [notice]
+        let retired = region.control().notices.0.joins.is_retired();
         if region.geometry().shared
             && let Some(at) = self.reader.stuck_at(region)
         {
@@ -261,7 +261,7 @@ impl<T: Payload + ?Sized> Subscriber<T> {
         let bell = region.subscribers_bell(*index);
         bell.sleep(meet, deadline_ns, || {
             !matches!(reader.look(region), Ok(Next::Empty))
-                || (!stuck && control.notices.0.retired.load(Acquire) != 0) // [notice]
+                || (!stuck && control.notices.0.joins.is_retired())
         });
     }
 

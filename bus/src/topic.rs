@@ -2,23 +2,19 @@
 
 use std::io;
 use std::marker::PhantomData;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::Arc;
 
-use shmbus_sys::clock;
-use shmbus_sys::shm;
-
-use crate::atomics::{Acquire, Relaxed, Release};
+use crate::atomics::{Relaxed, Release};
 use crate::bell::Barrier;
 use crate::control::client;
 use crate::crash;
 use crate::create::{is_gone, not_created, prefaulted};
-use crate::directory::{self, DATA, Directory, Draft, NotBuilt, Purpose, TOPIC, TopicName};
-use crate::error::{AttachError, CreateError, OpenError, OptionsError, RemoveError};
+use crate::directory::{Directory, NotBuilt, TopicName};
+use crate::error::{AttachError, CreateError, OpenError, OptionsError};
 use crate::guard::Pages;
 use crate::header;
-use crate::layout::{CONTROL_OFFSET, TABLE_OFFSET};
 use crate::observer::{Observer, View};
 use crate::options::TopicOptions;
 use crate::participant::{Attachment, Participant, Place, refused};
@@ -29,11 +25,11 @@ use crate::registry::{self, Kind};
 use crate::ring::exclusive::ExclusiveRing;
 use crate::ring::reader::{Reader, Start};
 use crate::ring::shared::SharedRing;
-use crate::ring::{Geometry, table};
 use crate::schema::Schema;
 use crate::stats::TopicInfo;
 use crate::subscriber::{Delivery, Subscriber};
 use crate::sweep;
+use crate::topic_files::{build, open};
 
 /// How often creating or opening begins again because the topic appeared or vanished meanwhile.
 const TRIES: u32 = 100;
@@ -193,7 +189,11 @@ impl<T: Payload + ?Sized> Topic<T> {
                         Err(attachment) => Ok(Topic { attachment, payload: PhantomData }),
                     };
                 }
-                Err(OpenError::NotFound { .. } | OpenError::Retired { .. }) if tries < TRIES => {}
+                Err(
+                    OpenError::NotFound { .. }
+                    | OpenError::Retired { .. }
+                    | OpenError::Corrupt { .. }, // creating replaces it if it can
+                ) if tries < TRIES => {}
                 Err(error) => return Err(CreateError::Open(error)),
             }
             match Self::create_in(directory, name, options) {
@@ -224,7 +224,10 @@ impl<T: Payload + ?Sized> Topic<T> {
             let (participant, dead) = client::publish(attachment, socket)?;
             return self.take_over(participant, dead, barrier);
         }
-        let region = attachment.writable_region()?;
+        let region = attachment.writable_region().map_err(|error| match error {
+            OpenError::Retired { .. } => AttachError::Retired,
+            error => error.into(),
+        })?;
         if attachment.prefault {
             let name = || attachment.name.clone();
             region.prefault().map_err(|source| refused(&name(), "map all its pages", source))?;
@@ -342,65 +345,10 @@ impl<T: Payload + ?Sized> Topic<T> {
     }
 
     fn check_retired(&self) -> Result<(), AttachError> {
-        // [notice]
-        match self.attachment.region.control().notices.0.retired.load(Acquire) {
-            0 => Ok(()),
-            _ => Err(AttachError::Retired),
+        match self.attachment.region.control().notices.0.joins.is_retired() {
+            false => Ok(()),
+            true => Err(AttachError::Retired),
         }
-    }
-}
-
-impl Directory {
-    /// What topic `name` is and who takes part in it, whatever its type. Needs permission to read its files, and writes nothing.
-    ///
-    /// # Errors
-    /// See [`OpenError`].
-    pub fn inspect(&self, name: &str) -> Result<TopicInfo, OpenError> {
-        Ok(View::open(name, &open_directory(self, name, Purpose::Observe)?)?.info())
-    }
-
-    /// Reads topic `name` along, whatever its type, without taking part in it: see [`Observer`]. It needs to be allowed to read the topic's files; the
-    /// directory may be another user's, if the caller named it.
-    ///
-    /// # Errors
-    /// See [`AttachError`].
-    pub fn observe(&self, name: &str, start: Start) -> Result<Observer, AttachError> {
-        let directory = open_directory(self, name, Purpose::Observe)?;
-        Observer::begin(View::open(name, &directory)?, start)
-    }
-
-    /// Removes topic `name`: its name and, when the last process has left it, its memory. Everybody attached is told (`Retired`), after
-    /// subscribers have received what is there.
-    ///
-    /// # Errors
-    /// [`RemoveError::InUse`] where living processes take part and `force` is not set.
-    pub fn remove(&self, name: &str, force: bool) -> Result<(), RemoveError> {
-        let topic = TopicName::new(name).map_err(OpenError::Name)?;
-        let failed = |action| move |source| refused(name, action, source);
-        let root = find(self, name, Purpose::Join)?;
-        let parent = topic.open_in(root.as_fd()).map_err(failed("open its directory"))?;
-        match open(self, name) {
-            Ok(attachment) => {
-                let info = TopicInfo::of(&attachment);
-                let participants =
-                    info.participants.iter().filter(|other| !other.liveness.is_dead()).count();
-                if participants > 0 && !force {
-                    return Err(RemoveError::InUse { name: name.to_owned(), participants });
-                }
-            }
-            // Those who take part would not be told.
-            Err(OpenError::Io { source, name, action }) if shmbus_sys::is_passing(&source) => {
-                return Err(OpenError::Io { name, action, source }.into());
-            }
-            Err(error) if !force => return Err(error.into()),
-            Err(_) => {} // corrupt or foreign, and the caller wants it gone
-        }
-        directory::remove_leaf(parent.as_fd(), TOPIC).map_err(failed("remove it"))?;
-        crash::point("remove.emptied");
-        let _ = directory::remove_leftovers(parent.as_fd());
-        drop(parent);
-        topic.prune(root.as_fd());
-        Ok(())
     }
 }
 
@@ -408,96 +356,12 @@ impl Directory {
 impl<T: Payload + ?Sized> Topic<T> {
     /// [`Topic::open_in`] with one writable mapping for publishers and subscribers: joining costs a lease then, and no mapping.
     pub(crate) fn open_writable(directory: &Directory, name: &str) -> Result<Self, OpenError> {
-        let attachment = open_directory(directory, name, Purpose::Join)
-            .and_then(|directory| Attachment::open_as(name, directory, shm::Access::ReadWrite))?;
+        use crate::directory::Purpose;
+        use shmbus_sys::shm::Access;
+
+        let attachment = crate::topic_files::open_directory(directory, name, Purpose::Join)
+            .and_then(|directory| Attachment::open_as(name, directory, Access::ReadWrite))?;
         header::check_type::<T>(name, &attachment.description.carried)?;
         Ok(Topic { attachment: Arc::new(attachment), payload: PhantomData })
     }
-}
-
-/// Opens a topic of any type.
-fn open(directory: &Directory, name: &str) -> Result<Attachment, OpenError> {
-    Attachment::open(name, open_directory(directory, name, Purpose::Join)?)
-}
-
-/// Opens the directory in which topic `name` is looked for.
-fn find(directory: &Directory, name: &str, purpose: Purpose) -> Result<OwnedFd, OpenError> {
-    directory.find(purpose)?.ok_or_else(|| OpenError::NotFound { name: name.to_owned() })
-}
-
-/// Opens a topic's own directory.
-pub(crate) fn open_directory(
-    directory: &Directory,
-    name: &str,
-    purpose: Purpose,
-) -> Result<OwnedFd, OpenError> {
-    let topic = TopicName::new(name)?;
-    let root = find(directory, name, purpose)?;
-    topic
-        .open_in(root.as_fd())
-        .and_then(|parent| shm::open_directory_at(parent.as_fd(), TOPIC))
-        .map_err(|source| refused(name, "open its directory", source))
-}
-
-/// Builds a topic aside, opens it and publishes it: what its creator cannot map is gone again, and nobody has seen it.
-fn build(
-    root: BorrowedFd<'_>,
-    name: &TopicName,
-    options: &TopicOptions,
-    carried: &Carried,
-    geometry: &Geometry,
-    first_attempt: bool,
-) -> Result<Attachment, NotBuilt<CreateError>> {
-    let parent = name.make_in(root, options.mode).inspect_err(|_| name.prune(root))?;
-    if first_attempt {
-        directory::remove_leftovers(parent.as_fd())?;
-    }
-    if shm::open_directory_at(parent.as_fd(), TOPIC).is_ok() {
-        return Err(io::Error::from(io::ErrorKind::AlreadyExists).into());
-    }
-    let built = fill(parent.as_fd(), name.as_str(), options, carried, geometry);
-    if built.is_err() {
-        drop(parent); // its descriptor may be the one that is wanted
-        name.prune(root);
-    }
-    built
-}
-
-fn fill(
-    parent: BorrowedFd<'_>,
-    name: &str,
-    options: &TopicOptions,
-    carried: &Carried,
-    geometry: &Geometry,
-) -> Result<Attachment, NotBuilt<CreateError>> {
-    let needed = geometry.data_len() + geometry.control_len();
-    let filesystem = shm::filesystem(parent)?;
-    // A tmpfs without a limit says 0 of 0.
-    if filesystem.total_bytes != 0 && filesystem.available_bytes < needed {
-        return Err(io::Error::from(io::ErrorKind::StorageFull).into());
-    }
-    let (draft, ctl) = Draft::begin(parent, TOPIC, options.mode)?;
-    let instance = directory::random();
-    let now_ns = clock::realtime_ns();
-    let (header, control) = header::write(carried, geometry, options, instance, now_ns);
-    shm::allocate(ctl.as_fd(), geometry.control_len())?;
-    shm::write_all_at(ctl.as_fd(), bytemuck::bytes_of(&control), 0)?;
-    crash::point("create.ctl_written");
-    debug_assert!(size_of_val(&control) as u64 <= CONTROL_OFFSET);
-    let data = shm::create_at(draft.directory(), DATA, options.mode)?;
-    shm::allocate(data.as_fd(), geometry.data_len())?;
-    crash::point("create.data_allocated");
-    shm::write_all_at(data.as_fd(), bytemuck::bytes_of(&header), 0)?;
-    crash::point("create.header_written");
-    let blocks = u64::from(geometry.blocks);
-    let table: Vec<u64> = (0..blocks).map(|index| table::initial(index, blocks)).collect();
-    shm::write_all_at(data.as_fd(), bytemuck::cast_slice(&table), TABLE_OFFSET)?;
-    shm::write_all_at(data.as_fd(), carried.text().as_bytes(), geometry.schema_offset())?;
-    crash::point("create.table_written");
-    let attachment = Attachment::open(name, draft.directory().try_clone_to_owned()?)
-        .map_err(CreateError::Open)
-        .and_then(|attachment| prefaulted(attachment, options.prefault))
-        .map_err(NotBuilt::Open)?;
-    draft.publish()?;
-    Ok(attachment)
 }

@@ -58,6 +58,7 @@ runner::tests! {
     repairs::who_settles_for_a_subscriber_that_may_not_write_is_killed_or_stopped,
     files::a_creator_is_killed_or_stopped_and_the_next_create_clears_up,
     files::a_remover_is_killed_or_stopped_and_everybody_is_told,
+    files::a_remover_is_killed_or_stopped_before_it_decides_and_somebody_joins,
     broker::a_broker_is_killed_or_stopped_and_the_next_one_lets_everybody_in,
     primitives::who_takes_permits_is_killed_or_stopped_and_none_is_lost,
     primitives::who_reads_and_writes_is_killed_or_stopped_and_nobody_reads_halves,

@@ -1,6 +1,8 @@
 //! Looking at synchronisation objects, giving back what the dead had, and removing them, as one who need not be a member.
 
 use std::fs;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use shmbus::Directory;
@@ -144,4 +146,55 @@ fn what_is_no_object_is_told_as_what_it_is() {
     assert!(matches!(directory.inspect_sync("m"), Err(SyncOpenError::Short { .. })));
     fs::write(&ctl, &whole).unwrap();
     directory.inspect_sync("m").unwrap();
+}
+
+#[test]
+fn a_condvar_in_use_is_not_removed_without_force_and_its_last_handle_lets_it_go() {
+    let (root, directory) = scratch();
+    let one = Condvar::create_in(&directory, "c", &options(4)).unwrap();
+    let other = Condvar::open_in(&directory, "c").unwrap();
+    for handle in [one, other] {
+        assert_eq!(directory.inspect_sync("c").unwrap().in_use, Some(true));
+        let removed = directory.remove_sync("c", false);
+        assert!(matches!(removed, Err(SyncRemoveError::InUse { members: 1, .. })), "{removed:?}");
+        drop(handle);
+    }
+    assert_eq!(directory.inspect_sync("c").unwrap().in_use, Some(false));
+    directory.remove_sync("c", false).unwrap();
+    assert!(!root.path().join("c").exists());
+    let held = Condvar::open_or_create_in(&directory, "c", &options(4)).unwrap();
+    directory.remove_sync("c", true).unwrap();
+    drop(held);
+}
+
+#[test]
+fn who_has_a_lock_open_is_not_removed_without_force() {
+    const ROUNDS: u32 = 200;
+    let (_root, directory) = scratch();
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over.load(Relaxed) {
+                match directory.remove_sync("m", false) {
+                    Ok(()) | Err(SyncRemoveError::InUse { .. }) => {}
+                    Err(SyncRemoveError::Open(
+                        SyncOpenError::NotFound { .. } | SyncOpenError::Removed { .. },
+                    )) => std::thread::yield_now(),
+                    Err(error) => panic!("{error:?}"),
+                }
+            }
+        });
+        for round in 0..ROUNDS {
+            match Mutex::open_or_create_in(&directory, "m", &options(2), [0; 2]) {
+                Ok(mutex) => {
+                    for _ in 0..4 {
+                        std::thread::yield_now();
+                    }
+                    assert!(mutex.lock().is_ok(), "round {round}: removed in use");
+                }
+                Err(error) => panic!("{error:?}"),
+            }
+        }
+        is_over.store(true, Relaxed);
+    });
 }

@@ -94,7 +94,6 @@ impl Item {
         Some(Item { kind, name: info.name.clone(), bytes, dead, done: false, what })
     }
 
-    /// A lock that nobody has open says so only if it has members: that a condition variable is not used nobody knows.
     fn of_lock(info: &SyncInfo, arguments: &Arguments) -> Option<Item> {
         let dead = info.members.iter().filter(|one| one.liveness.is_dead()).count();
         let is_unused = arguments.unused

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use serde::Serialize;
-use shmbus::sync::{Condition, Reset, SyncInfo, SyncKind, SyncMember, SyncOpenError, SyncState};
+use shmbus::sync::{Condition, Reset, SyncInfo, SyncMember, SyncOpenError, SyncState};
 use shmbus::{Directory, OpenError};
 
 use crate::text;
@@ -232,9 +232,9 @@ pub(crate) fn is_there(directory: &Directory, name: &str) -> bool {
     directory.sync_objects().is_ok_and(|names| names.iter().any(|one| one == name))
 }
 
-/// Whether nobody has a handle of it. Of a condition variable nobody can say.
+/// Whether nobody has a handle of it, for certain.
 pub(crate) fn is_unused(info: &SyncInfo) -> bool {
-    info.kind != SyncKind::Condvar && info.members.iter().all(|member| member.liveness.is_dead())
+    info.in_use == Some(false)
 }
 
 /// An error of the topic `name` where it might be a lock as well.

@@ -231,12 +231,12 @@ fn gc_gives_back_what_dead_members_had_and_the_next_owner_is_told_all_the_same()
 }
 
 #[test]
-fn gc_leaves_locks_alone_that_somebody_has_open_or_of_which_nobody_can_say_so() {
+fn gc_leaves_locks_alone_that_somebody_has_open() {
     let place = Place::new();
     let directory = &place.directory();
     let open = Mutex::create_in(directory, "open", &EIGHT, [0; 2]).unwrap();
     drop(Mutex::create_in(directory, "unused", &EIGHT, [0; 2]).unwrap());
-    drop(Condvar::create_in(directory, "condvar", &EIGHT).unwrap());
+    let condvar = Condvar::create_in(directory, "condvar", &EIGHT).unwrap();
     let owner = Owner::begin(&place);
     owner.signal(Signal::STOP);
     assert_eq!(place.run(&["gc", "--yes"]).ok().text(), "");
@@ -244,6 +244,10 @@ fn gc_leaves_locks_alone_that_somebody_has_open_or_of_which_nobody_can_say_so() 
     let done = place.run(&["gc", "--unused", "--yes"]).ok();
     assert_eq!(done.text(), "given back: lock unused: nobody has it open (44 KiB)\n");
     assert_eq!(directory.sync_objects().unwrap(), ["b", "condvar", "m", "open", "r", "s"]);
+    place.run(&["rm", "condvar"]).failed(1, &["in use"]);
+    drop(condvar);
+    let done = place.run(&["gc", "--unused", "--yes"]).ok();
+    assert_eq!(done.text(), "given back: lock condvar: nobody has it open (8 KiB)\n");
     drop(open.lock().unwrap());
 }
 

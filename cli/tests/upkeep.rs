@@ -129,7 +129,7 @@ fn doctor_advises_to_remove_nothing_that_it_could_not_read_or_in_which_somebody_
     }
     assert!(passing > 0, "no number of descriptors was too few for the topic alone");
     let publisher = place.start(&["pub", "t"]);
-    place.wait_until("t", |info| info.participants.iter().any(|one| one.alive));
+    place.wait_until("t", |info| info.participants.iter().any(|one| one.liveness.is_alive()));
     let data = fs::File::options().write(true).open(place.topics_path().join("t/.topic/data"));
     data.unwrap().write_all_at(&[0; 64], 0).unwrap();
     let advice = || findings(&place.run(&["doctor", "--json"]), "topic")[0]["advice"].clone();
@@ -341,4 +341,37 @@ fn gc_says_what_it_cannot_look_at_and_does_the_rest() {
     assert_eq!(done.text().lines().count(), 1);
     assert!(place.topics_path().join("damaged/.topic/data").exists());
     assert!(!place.topics_path().join("u").exists());
+}
+
+/// The files of a topic are deleted by something else: one of them, or all.
+#[test]
+fn a_damaged_topic_is_shown_by_every_command_and_replaced_by_the_next_pub() {
+    for gone in [&["data"][..], &["ctl"], &["live"], &["data", "ctl", "live"]] {
+        let place = Place::new();
+        place.run(&["pub", "t", "-q", "--message", "1"]).ok();
+        for file in gone {
+            fs::remove_file(place.directory().path().join("t/.topic").join(file)).unwrap();
+        }
+        let damaged = format!("topic t is damaged: its file {} is missing", gone[0]);
+        let damaged = damaged.as_str();
+        for command in [&["list"][..], &["gc"], &["info", "t"], &["rm", "t"], &["echo", "t"]] {
+            place.run(command).failed(1, &[damaged]);
+        }
+        let done = place.run(&["doctor"]);
+        let said = done.text();
+        assert!(
+            said.lines().any(|line| line.starts_with("problem") && line.contains(damaged)),
+            "{said}"
+        );
+        let done = place.run(&["metrics", "--once"]).ok();
+        assert!(done.text().contains("shmbus_topics_unreadable 1"), "{}", done.text());
+        place.run(&["pub", "t", "-q", "--message", "2"]).ok();
+        assert_eq!(
+            place.run(&["echo", "t", "--from", "oldest", "--count", "1"]).ok().text(),
+            "2\n"
+        );
+        fs::remove_file(place.directory().path().join("t/.topic").join(gone[0])).unwrap();
+        place.run(&["rm", "--force", "t"]).ok();
+        assert!(fs::read_dir(place.topics_path()).unwrap().next().is_none());
+    }
 }

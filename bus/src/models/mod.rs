@@ -10,6 +10,7 @@
 mod entries;
 mod guarded;
 mod hold;
+mod joins;
 mod lock;
 mod observer;
 mod primitives;

@@ -12,23 +12,27 @@
 //! Who sleeps watches the members of the *mutex*: if one of them dies, be it a notifier on its way, somebody wakes, and sees to it.
 
 use std::fmt;
+use std::io;
+use std::os::fd::AsFd;
 use std::time::Duration;
 
 use bytemuck::Pod;
 use shmbus_sys::fork;
+use shmbus_sys::lease::Lease;
 
-use crate::directory::Directory;
+use crate::directory::{Directory, LIVE};
+use crate::layout::ENTRY_LEASES;
 use crate::sync::error::{LockError, SyncCreateError, SyncOpenError, WaitError};
 use crate::sync::mutex::{MutexGuard, RobustMutex};
 use crate::sync::notice::{self, Vain};
-use crate::sync::object::{Initial, Object, Shape, SyncKind, SyncOptions};
+use crate::sync::object::{Initial, Object, Shape, SyncKind, SyncOptions, refused_in};
 use crate::sync::region::SyncRegion;
 use crate::sync::wait::Vigil;
 use crate::wait::deadline_ns;
 
 /// A condition variable in shared memory: sleeping until what a [`RobustMutex`] protects is as it is waited for.
 ///
-/// It has a name of its own and no members: handles may be shared by threads. Always use one with the same mutex. There is no wait without a condition: that a
+/// It has a name of its own and no members: handles may be shared by threads. Each has a descriptor, by whose lock everybody can see that it is in use. Always use one with the same mutex. There is no wait without a condition: that a
 /// wake-up came of a death, or of nothing, cannot be seen.
 ///
 /// ```
@@ -59,6 +63,8 @@ use crate::wait::deadline_ns;
 pub struct Condvar {
     region: SyncRegion,
     fork_generation: u32,
+    /// Shared with all other handles: says that somebody has it open.
+    _lease: Lease,
 }
 
 const SHAPE: Shape = Shape::of::<()>(SyncKind::Condvar, false);
@@ -100,7 +106,8 @@ impl Condvar {
         name: &str,
         options: &SyncOptions,
     ) -> Result<Condvar, SyncCreateError> {
-        Object::create(directory, name, options, &SHAPE, &Initial::default()).map(Condvar::of)
+        let object = Object::create(directory, name, options, &SHAPE, &Initial::default())?;
+        Condvar::of(object).map_err(SyncCreateError::Open)
     }
 
     /// [`Condvar::open`] in a directory of choice.
@@ -108,7 +115,7 @@ impl Condvar {
     /// # Errors
     /// As [`Condvar::open`].
     pub fn open_in(directory: &Directory, name: &str) -> Result<Condvar, SyncOpenError> {
-        Object::open(directory, name, &SHAPE).map(Condvar::of)
+        Condvar::of(Object::open(directory, name, &SHAPE)?)
     }
 
     /// [`Condvar::open_or_create`] in a directory of choice.
@@ -120,12 +127,21 @@ impl Condvar {
         name: &str,
         options: &SyncOptions,
     ) -> Result<Condvar, SyncCreateError> {
-        Object::open_or_create(directory, name, options, &SHAPE, &Initial::default())
-            .map(Condvar::of)
+        let initial = Initial::default();
+        Object::open_or_create(directory, name, options, &SHAPE, &initial, Condvar::of)
     }
 
-    fn of(object: Object) -> Condvar {
-        Condvar { region: object.region, fork_generation: fork::generation() }
+    fn of(object: Object) -> Result<Condvar, SyncOpenError> {
+        let Object { name, region, directory, .. } = object;
+        let failed = |source| refused_in(&name, &directory, "share the lease", source);
+        let lease = Lease::open_at(directory.as_fd(), LIVE).map_err(failed)?;
+        if !lease.share(ENTRY_LEASES).map_err(failed)? {
+            return Err(failed(io::ErrorKind::WouldBlock.into())); // by nobody who follows the protocol
+        }
+        match region.control().main.0.joins.join() {
+            true => Ok(Condvar { region, fork_generation: fork::generation(), _lease: lease }),
+            false => Err(SyncOpenError::Removed { name }),
+        }
     }
 
     /// Waits while `condition` is true of what `guard` protects. It is called under the lock, at least once.

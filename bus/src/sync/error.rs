@@ -195,6 +195,15 @@ pub enum SyncOpenError {
         /// Its name.
         name: String,
     },
+    /// A file of it is gone, and nobody has removed it: something else deletes files here. Creating the object replaces it unless somebody has it open;
+    /// so does removing it by force.
+    #[error("synchronisation object {name} is damaged: its file {missing} is missing")]
+    Corrupt {
+        /// Its name.
+        name: String,
+        /// `ctl` or `live`: the first that is missing.
+        missing: &'static str,
+    },
     /// The kernel refused.
     #[error("{name}: cannot {action}")]
     Io {
@@ -205,6 +214,19 @@ pub enum SyncOpenError {
         /// Why not.
         source: io::Error,
     },
+}
+
+impl SyncOpenError {
+    /// The files were read, and are no such object: not merely another version's, or not to be read here.
+    pub(crate) fn is_damage(&self) -> bool {
+        matches!(
+            self,
+            SyncOpenError::Corrupt { .. }
+                | SyncOpenError::Foreign { .. }
+                | SyncOpenError::Short { .. }
+                | SyncOpenError::Header { .. }
+        )
+    }
 }
 
 /// A synchronisation object cannot be removed.

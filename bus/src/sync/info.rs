@@ -35,6 +35,8 @@ pub struct SyncInfo {
     pub memory: u64,
     /// When it was created, in nanoseconds since 1970.
     pub created_ns: u64,
+    /// Whether somebody living has a handle of it, of a condition variable too; `None`: it cannot be told.
+    pub in_use: Option<bool>,
     /// Who has a handle of it, dead ones that nobody has buried yet among them.
     pub members: Vec<SyncMember>,
 }
@@ -181,6 +183,13 @@ impl SyncInfo {
             }
             SyncKind::Once => SyncState::Once { made: maker::is_there(region) },
         };
+        // Handles of a condvar share the first byte.
+        let handles = || members.iter().map(|member| member.liveness);
+        let in_use = match kind {
+            SyncKind::Condvar => liveness(0).known(),
+            _ if handles().any(Liveness::is_alive) => Some(true),
+            _ => handles().all(Liveness::is_dead).then_some(false),
+        };
         let waits = match kind {
             SyncKind::Condvar => word & turn::SLEEPERS != 0,
             SyncKind::Semaphore | SyncKind::Barrier | SyncKind::Event => false,
@@ -197,6 +206,7 @@ impl SyncInfo {
             data_size: header.data_size,
             memory: header.len,
             created_ns: header.created_ns,
+            in_use,
             members,
         })
     }

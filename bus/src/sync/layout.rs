@@ -4,6 +4,7 @@
 //! changes is an atomic; a change here changes [`FIELDS`], `docs/layout.md` and [`SYNC_VERSION`] in the same commit.
 
 use crate::atomics::{AtomicU32, AtomicU64, Word};
+use crate::joins::Joins;
 use crate::layout::Line;
 #[cfg(not(loom))]
 use crate::layout::{Field, PAGE, fields};
@@ -60,9 +61,8 @@ pub(crate) struct SyncControl {
 pub(crate) struct MainWords {
     pub(crate) word: Word,
     pub(crate) state: AtomicU32,
-    /// 1 when the object was removed.
-    pub(crate) retired: AtomicU32,
-    pub(crate) reserved: u32,
+    /// Whether the object is removed, and how often somebody joined: see `joins.rs`.
+    pub(crate) joins: Joins,
     /// The primitive's own, where it needs more.
     pub(crate) value: AtomicU64,
 }
@@ -92,7 +92,7 @@ pub(crate) const FIELDS: &[Field] = fields! {
         magic, version, byte_order, instance, len, created_ns, kind, members_max, data_size, data_align,
     }
     SyncControl { main, roster, turn }
-    MainWords { word, state, retired, value }
+    MainWords { word, state, joins, value }
     SyncEntry { state, cells, pid, joined_ns, life }
 };
 

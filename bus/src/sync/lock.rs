@@ -103,7 +103,7 @@ fn step_behind(seat: &Seat, mine: u32, mut seen: u32) -> Step {
 fn locked(seat: &Seat, from_the_dead: bool) -> Step {
     crash::point("sync.lock.word");
     let main = &seat.region.control().main.0;
-    if main.retired.load(Relaxed) != 0 {
+    if main.joins.is_retired_relaxed() {
         unlock(seat);
         return Step::Removed;
     }

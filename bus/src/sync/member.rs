@@ -16,7 +16,7 @@ use crate::directory::LIVE;
 use crate::layout::PAGE;
 use crate::sync::error::SyncOpenError;
 use crate::sync::layout::ENTRIES_OFFSET;
-use crate::sync::object::{Object, refused};
+use crate::sync::object::{Object, refused, refused_in};
 use crate::sync::seat::{GiveBack, Seat};
 
 /// How often one looks for an entry: those of the dead are in the hands of who buries them for a moment.
@@ -35,8 +35,8 @@ impl Member {
     pub(crate) fn join(object: Object, give_back: GiveBack) -> Result<Member, SyncOpenError> {
         let Object { name, region, ctl, directory, .. } = object;
         let failed = |action| {
-            let name = &*name;
-            move |source| refused(name, action, source)
+            let (name, directory) = (&*name, &directory);
+            move |source| refused_in(name, directory, action, source)
         };
         let region = Arc::new(region);
         for _ in 0..TRIES {
@@ -46,6 +46,9 @@ impl Member {
                 std::thread::yield_now();
                 continue;
             };
+            if !region.control().main.0.joins.join() {
+                return Err(SyncOpenError::Removed { name });
+            }
             let entry = region.entry(seat.index);
             entry.pid.store(process::pid(), Relaxed);
             entry.joined_ns.store(clock::realtime_ns(), Relaxed);

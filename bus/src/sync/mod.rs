@@ -64,9 +64,6 @@ mod semaphore;
 mod upkeep;
 
 #[cfg(not(loom))]
-pub(crate) use object::retire;
-
-#[cfg(not(loom))]
 pub use self::{
     barrier::Barrier,
     condvar::Condvar,

@@ -161,8 +161,7 @@ impl<T: Pod> RobustMutex<T> {
         value: T,
     ) -> Result<Self, SyncCreateError> {
         let initial = Initial { data: bytemuck::bytes_of(&value), ..Initial::default() };
-        let object = Object::open_or_create(directory, name, options, &Self::SHAPE, &initial)?;
-        Self::join(object).map_err(SyncCreateError::Open)
+        Object::open_or_create(directory, name, options, &Self::SHAPE, &initial, Self::join)
     }
 
     const SHAPE: Shape = Shape::of::<T>(SyncKind::Mutex, true);

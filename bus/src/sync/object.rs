@@ -7,20 +7,22 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use shmbus_sys::map::Mapping;
 use shmbus_sys::shm::{self, Access};
+use shmbus_sys::spawn::FileId;
 use shmbus_sys::{clock, fork};
 
-use crate::atomics::Relaxed;
 use crate::crash;
-use crate::directory::{self, CONTROL, Directory, Draft, NotBuilt, Purpose, SYNC, TopicName};
+use crate::directory::{self, CONTROL, Directory, Draft, LIVE, NotBuilt, Purpose, SYNC, TopicName};
 use crate::error::OptionsError;
+use crate::joins::Decision;
 use crate::layout::{BYTE_ORDER, PAGE};
 use crate::limits::{TooManyHandles, check_page_size};
+use crate::removal::{self, Absence, Terms};
 use crate::sync::error::{SyncCreateError, SyncOpenError};
 use crate::sync::layout::{
     CONTROL_OFFSET, MEMBERS_LIMIT, MainWords, SYNC_MAGIC, SYNC_VERSION, SyncControl, SyncHeader,
 };
 use crate::sync::region::{SyncRegion, data_offset};
-use crate::sync::{seat, wait};
+use crate::sync::wait;
 
 /// How often creating or opening begins again because the object appeared or vanished meanwhile.
 const TRIES: u32 = 100;
@@ -142,8 +144,11 @@ impl Object {
         name: &str,
         shape: &Shape,
     ) -> Result<Object, SyncOpenError> {
-        let directory = open_directory(directory, name, Purpose::Join)?;
-        Object::open_in(name, directory, Some(shape), Access::ReadWrite)
+        let (parent, found) = open_both(directory, name, Purpose::Join)?;
+        let tidied = found.try_clone();
+        let tidied = tidied.map_err(|source| refused(name, "open its directory", source))?;
+        Object::open_in(name, found, Some(shape), Access::ReadWrite)
+            .inspect_err(|error| tidy(error, parent.as_fd(), &tidied))
     }
 
     /// Opens an object of any kind.
@@ -160,7 +165,7 @@ impl Object {
     }
 
     /// Opens the object in its own directory, as one of a shape, or of any.
-    fn open_in(
+    pub(crate) fn open_in(
         name: &str,
         directory: OwnedFd,
         shape: Option<&Shape>,
@@ -172,7 +177,7 @@ impl Object {
         }
         let failed = |action| move |source| refused(name, action, source);
         let ctl = shm::open_at(directory.as_fd(), CONTROL, access);
-        let ctl = ctl.map_err(failed("open ctl"))?;
+        let ctl = ctl.map_err(|source| refused_in(name, &directory, "open ctl", source))?;
         let len = shm::len(ctl.as_fd()).map_err(failed("stat ctl"))?;
         let mut header: SyncHeader = bytemuck::Zeroable::zeroed();
         let expected = size_of::<SyncHeader>() as u64;
@@ -192,6 +197,8 @@ impl Object {
         if wait::is_retired(&region) {
             return Err(SyncOpenError::Removed { name: name.to_owned() });
         }
+        let live = FileId::at(directory.as_fd(), LIVE);
+        live.map_err(|source| refused_in(name, &directory, "find live", source))?;
         Ok(Object { name: name.to_owned(), kind, header, region, ctl, directory })
     }
 
@@ -232,24 +239,38 @@ impl Object {
         Err(not_created(directory, root.as_fd(), &topic, 0, io::ErrorKind::NotFound.into()))
     }
 
-    pub(crate) fn open_or_create(
+    /// Opens or creates an object, and joins it by `join`: begins again if it is removed meanwhile.
+    pub(crate) fn open_or_create<R>(
         directory: &Directory,
         name: &str,
         options: &SyncOptions,
         shape: &Shape,
         initial: &Initial<'_>,
-    ) -> Result<Object, SyncCreateError> {
+        join: impl Fn(Object) -> Result<R, SyncOpenError>,
+    ) -> Result<R, SyncCreateError> {
         for _ in 0..TRIES {
-            match Object::open(directory, name, shape) {
-                Err(SyncOpenError::NotFound { .. } | SyncOpenError::Removed { .. }) => {}
-                other => return other.map_err(SyncCreateError::Open),
-            }
-            match Object::create(directory, name, options, shape, initial) {
-                Err(SyncCreateError::Exists { .. }) => {}
-                // Removed before its creator could open it.
-                Err(SyncCreateError::Open(
-                    SyncOpenError::NotFound { .. } | SyncOpenError::Removed { .. },
-                )) => {}
+            let opened = match Object::open(directory, name, shape) {
+                // Creating replaces it if it can.
+                Err(error)
+                    if matches!(
+                        error,
+                        SyncOpenError::NotFound { .. }
+                            | SyncOpenError::Removed { .. }
+                            | SyncOpenError::Corrupt { .. }
+                    ) =>
+                {
+                    Object::create(directory, name, options, shape, initial)
+                }
+                opened => opened.map_err(SyncCreateError::Open),
+            };
+            let joined = opened.and_then(|object| join(object).map_err(SyncCreateError::Open));
+            match joined {
+                Err(
+                    SyncCreateError::Exists { .. }
+                    | SyncCreateError::Open(
+                        SyncOpenError::NotFound { .. } | SyncOpenError::Removed { .. },
+                    ),
+                ) => {}
                 other => return other,
             }
         }
@@ -357,7 +378,7 @@ fn check(
     Ok(kind)
 }
 
-/// Builds an object aside, opens it and publishes it.
+/// Builds an object aside, opens it and publishes it, in the place of what is damaged under its name, if that can be replaced.
 fn build(
     root: BorrowedFd<'_>,
     name: &TopicName,
@@ -370,8 +391,10 @@ fn build(
     if first_attempt {
         directory::remove_leftovers(parent.as_fd())?;
     }
-    if shm::open_directory_at(parent.as_fd(), SYNC).is_ok() {
-        return Err(io::Error::from(io::ErrorKind::AlreadyExists).into());
+    match shm::open_directory_at(parent.as_fd(), SYNC) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(NotBuilt::Open(refused_directory(name.as_str(), error))),
+        Ok(found) => make_room(parent.as_fd(), name.as_str(), &found)?,
     }
     let built = fill(parent.as_fd(), name.as_str(), options, shape, initial);
     if built.is_err() {
@@ -379,6 +402,33 @@ fn build(
         name.prune(root);
     }
     built
+}
+
+/// As for topics: takes away what stands under the name of a new object, if that is a removed one or a damaged one that nobody has open.
+fn make_room(
+    parent: BorrowedFd<'_>,
+    name: &str,
+    found: &OwnedFd,
+) -> Result<(), NotBuilt<SyncOpenError>> {
+    let directory = found.try_clone()?;
+    match Object::open_in(name, directory, None, Access::ReadOnly) {
+        Err(SyncOpenError::Removed { .. }) => Ok(removal::finish(parent, SYNC, found.as_fd())?),
+        Err(damage) if damage.is_damage() => {
+            match removal::remove(parent, SYNC, found.as_fd(), Terms::Damaged) {
+                Ok(Decision::Mine | Decision::Made) => Ok(()),
+                Ok(Decision::InUse(_)) | Err(_) => Err(NotBuilt::Open(damage)),
+            }
+        }
+        Err(error @ SyncOpenError::Io { .. }) => Err(NotBuilt::Open(error)),
+        Ok(_) | Err(_) => Err(io::Error::from(io::ErrorKind::AlreadyExists).into()),
+    }
+}
+
+/// Goes on with the removal of an object that was found removed under its name, if this process may.
+pub(crate) fn tidy(error: &SyncOpenError, parent: BorrowedFd<'_>, directory: &OwnedFd) {
+    if matches!(error, SyncOpenError::Removed { .. }) {
+        let _ = removal::finish(parent, SYNC, directory.as_fd());
+    }
 }
 
 fn fill(
@@ -442,12 +492,46 @@ fn open_directory(
     name: &str,
     purpose: Purpose,
 ) -> Result<OwnedFd, SyncOpenError> {
+    Ok(open_both(directory, name, purpose)?.1)
+}
+
+/// The object's own directory, behind the one above it.
+fn open_both(
+    directory: &Directory,
+    name: &str,
+    purpose: Purpose,
+) -> Result<(OwnedFd, OwnedFd), SyncOpenError> {
     let topic = TopicName::new(name)?;
     let root = find(directory, name, purpose)?;
-    topic
-        .open_in(root.as_fd())
-        .and_then(|parent| shm::open_directory_at(parent.as_fd(), SYNC))
-        .map_err(|source| refused(name, "open its directory", source))
+    let parent = topic.open_in(root.as_fd());
+    let parent = parent.map_err(|source| refused(name, "open its directory", source))?;
+    let found = shm::open_directory_at(parent.as_fd(), SYNC);
+    Ok((parent, found.map_err(|source| refused_directory(name, source))?))
+}
+
+/// Which error a refusal of the kernel is to open an object's own directory.
+pub(crate) fn refused_directory(name: &str, source: io::Error) -> SyncOpenError {
+    match directory::is_no_directory(&source) {
+        true => SyncOpenError::Foreign { name: name.to_owned() },
+        false => refused(name, "open its directory", source),
+    }
+}
+
+/// Which error a refusal of the kernel is, for a file in an object's own directory: if it is not there, it was taken by a remover, or by something else.
+pub(crate) fn refused_in(
+    name: &str,
+    directory: &OwnedFd,
+    action: &'static str,
+    source: io::Error,
+) -> SyncOpenError {
+    if source.kind() != io::ErrorKind::NotFound {
+        return refused(name, action, source);
+    }
+    match removal::absence(directory.as_fd(), SYNC) {
+        Ok(Absence::Removed) => SyncOpenError::Removed { name: name.to_owned() },
+        Ok(Absence::Missing(missing)) => SyncOpenError::Corrupt { name: name.to_owned(), missing },
+        Err(source) => refused(name, action, source),
+    }
 }
 
 /// Which error a refusal of the kernel is.
@@ -461,20 +545,4 @@ pub(crate) fn refused(name: &str, action: &'static str, source: io::Error) -> Sy
         io::ErrorKind::NotFound => SyncOpenError::NotFound { name },
         _ => SyncOpenError::Io { name, action, source },
     }
-}
-
-/// Tells whoever has the object in a directory open that it is gone. Where there is none, nothing. An error passes, and nobody was told.
-pub(crate) fn retire(directory: BorrowedFd<'_>) -> io::Result<()> {
-    match Object::open_in("", directory.try_clone_to_owned()?, None, Access::ReadWrite) {
-        Ok(object) => {
-            object.region.control().main.0.retired.store(1, Relaxed); // the notice behind it releases
-            crash::point("sync.remove.retired");
-            seat::wake_all(&object.region);
-        }
-        Err(SyncOpenError::Io { source, .. }) if shmbus_sys::is_passing(&source) => {
-            return Err(source);
-        }
-        Err(_) => {}
-    }
-    Ok(())
 }

@@ -49,8 +49,7 @@ macro_rules! opening {
         /// # Errors
         /// As `open_or_create`.
         pub fn open_or_create_in(directory: &Directory, name: &str, options: &SyncOptions, $($argument: $type),*) -> Result<Self, SyncCreateError> {
-            let object = Object::open_or_create(directory, name, options, &Self::SHAPE, &$initial)?;
-            Self::join(object).map_err(SyncCreateError::Open)
+            Object::open_or_create(directory, name, options, &Self::SHAPE, &$initial, Self::join)
         }
     };
 }

@@ -87,6 +87,7 @@ pub(crate) use mapped::{SyncRegion, data_offset};
 mod modelled {
     use super::EntryIndex;
     use crate::atomics::{AtomicU32, AtomicU64, Word};
+    use crate::joins::Joins;
     use crate::layout::Line;
     use crate::sync::layout::{MainWords, SyncControl, SyncEntry};
 
@@ -103,8 +104,7 @@ mod modelled {
                     main: Line(MainWords {
                         word: Word::new(),
                         state: AtomicU32::new(0),
-                        retired: AtomicU32::new(0),
-                        reserved: 0,
+                        joins: Joins::new(),
                         value: AtomicU64::new(0),
                     }),
                     roster: Line(Word::new()),

@@ -66,7 +66,7 @@ pub(crate) fn step(seat: &Seat) -> Read {
     let seen = main.word.word().load(Acquire); // [mutex]
     let refused = match main.state.load(Relaxed) {
         _ if seen != 0 => behind(seat, seen),
-        _ if main.retired.load(Relaxed) != 0 => Read::Removed,
+        _ if main.joins.is_retired_relaxed() => Read::Removed,
         CONSISTENT => return Read::Reading,
         INCONSISTENT => Read::WriterDied,
         _ => Read::NotRecoverable,

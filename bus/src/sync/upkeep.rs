@@ -1,18 +1,19 @@
 //! Upkeep of synchronisation objects by those who need not be members: looking, giving back what the dead had, removing.
 
-use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use shmbus_sys::lease::Lease;
-use shmbus_sys::shm::Access;
+use shmbus_sys::shm::{self, Access};
 
 use crate::directory::{self, Directory, LIVE, Purpose, SYNC, TopicName};
+use crate::joins::Decision;
 use crate::layout::ENTRY_LEASES;
 use crate::liveness::Witness;
+use crate::removal::{self, Terms};
 use crate::sync::error::{SyncOpenError, SyncRemoveError};
 use crate::sync::info::SyncInfo;
-use crate::sync::object::{self, Object, SyncKind, refused};
+use crate::sync::object::{self, Object, SyncKind, refused, refused_directory, refused_in, tidy};
 use crate::sync::seat::{GiveBack, Seat};
 use crate::sync::{gather, lock, permits, rw, signal};
 
@@ -25,8 +26,9 @@ impl Directory {
     /// See [`SyncOpenError`].
     pub fn inspect_sync(&self, name: &str) -> Result<SyncInfo, SyncOpenError> {
         let object = Object::open_any(self, name, Access::ReadOnly)?;
-        let failed = |action| move |source| refused(name, action, source);
-        let witness = Witness::find(object.directory.as_fd()).map_err(failed("open live"))?;
+        let witness = Witness::find(object.directory.as_fd());
+        let witness =
+            witness.map_err(|source| refused_in(name, &object.directory, "open live", source))?;
         let testimony = witness.ask();
         SyncInfo::read(&object, |entry| testimony.of(ENTRY_LEASES + u64::from(entry)))
     }
@@ -49,27 +51,21 @@ impl Directory {
     /// comes to lock it, is told (`Removed`); who has it locked goes on. Not the topic of the same name.
     ///
     /// # Errors
-    /// [`SyncRemoveError::InUse`] where living processes are members and `force` is not set.
+    /// [`SyncRemoveError::InUse`] if living processes have it open and `force` is not set: decided as by [`Directory::remove`].
     pub fn remove_sync(&self, name: &str, force: bool) -> Result<(), SyncRemoveError> {
         let topic = TopicName::new(name).map_err(SyncOpenError::Name)?;
         let failed = |action| move |source| refused(name, action, source);
         let root = object::find(self, name, Purpose::Join)?;
         let parent = topic.open_in(root.as_fd()).map_err(failed("open its directory"))?;
-        match Object::open_any(self, name, Access::ReadWrite) {
-            Ok(object) => {
-                let members = living(&object).map_err(failed("ask who lives"))?;
-                if members > 0 && !force {
-                    return Err(SyncRemoveError::InUse { name: name.to_owned(), members });
-                }
+        match shm::open_directory_at(parent.as_fd(), SYNC) {
+            Err(error) if directory::is_no_directory(&error) && force => {
+                shm::unlink_at(parent.as_fd(), SYNC).map_err(failed("remove it"))?;
             }
-            // Those who take part would not be told.
-            Err(SyncOpenError::Io { source, name, action }) if shmbus_sys::is_passing(&source) => {
-                return Err(SyncOpenError::Io { name, action, source }.into());
+            found => {
+                let found = found.map_err(|source| refused_directory(name, source))?;
+                remove_found(name, parent.as_fd(), &found, force)?;
             }
-            Err(error) if !force => return Err(error.into()),
-            Err(_) => {} // corrupt or foreign, and the caller wants it gone
         }
-        directory::remove_leaf(parent.as_fd(), SYNC).map_err(failed("remove it"))?;
         let _ = directory::remove_leftovers(parent.as_fd());
         drop(parent);
         topic.prune(root.as_fd());
@@ -77,15 +73,25 @@ impl Directory {
     }
 }
 
-/// How many leases of members are held.
-fn living(object: &Object) -> io::Result<usize> {
-    let lease = Lease::open_at(object.directory.as_fd(), LIVE)?;
-    let members_max = u64::from(object.region.members_max());
-    let mut count = 0;
-    for entry in 0..members_max {
-        count += usize::from(lease.is_held_by_another(ENTRY_LEASES + entry)?);
+/// Removes the object in a directory that was found under its name.
+fn remove_found(
+    name: &str,
+    parent: BorrowedFd<'_>,
+    found: &OwnedFd,
+    force: bool,
+) -> Result<(), SyncRemoveError> {
+    let failed = |source| refused_in(name, found, "remove it", source);
+    let looked = found.try_clone().map_err(failed)?;
+    if !force && let Err(error) = Object::open_in(name, looked, None, Access::ReadWrite) {
+        tidy(&error, parent, found);
+        return Err(error.into());
     }
-    Ok(count)
+    let terms = if force { Terms::Force } else { Terms::Unused };
+    match removal::remove(parent, SYNC, found.as_fd(), terms).map_err(failed)? {
+        Decision::InUse(members) => Err(SyncRemoveError::InUse { name: name.to_owned(), members }),
+        Decision::Made if !force => Err(SyncOpenError::Removed { name: name.to_owned() }.into()),
+        Decision::Made | Decision::Mine => Ok(()),
+    }
 }
 
 /// What a member of such an object has is given back by this.

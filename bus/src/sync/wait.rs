@@ -134,5 +134,5 @@ impl Drop for Vigil<'_> {
 
 /// Whether the object was removed.
 pub(crate) fn is_retired(region: &SyncRegion) -> bool {
-    region.control().main.0.retired.load(Relaxed) != 0 // nothing but the word itself; it is looked for again
+    region.control().main.0.joins.is_retired_relaxed() // nothing but the word itself; it is looked for again
 }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use shmbus::{CreateError, Delivery, PublishError, ReceiveError, Topic};
+use shmbus::{CreateError, Delivery, PublishError, ReceiveError, RemoveError, Topic};
 
 use crate::cases::{How, Point, each, name};
 use crate::message::Message;
@@ -11,12 +11,21 @@ use crate::runner::Plan;
 use crate::survivors::exclusive;
 use crate::victims::TOPIC;
 
-pub(crate) const ROLES: &[Part] = &[("creator", creator), ("remover", remover)];
+pub(crate) const ROLES: &[Part] =
+    &[("creator", creator), ("remover", remover), ("careful_remover", careful_remover)];
 
 fn creator(role: &Role) {
     match Topic::<Message>::create_in(&role.directory, TOPIC, &exclusive()) {
         Ok(_) | Err(CreateError::Exists { .. }) => {}
         Err(error) => panic!("{error}: {error:?}"),
+    }
+}
+
+/// Removes it if nobody takes part; somebody does.
+fn careful_remover(role: &Role) {
+    match role.directory.remove(TOPIC, false) {
+        Err(RemoveError::InUse { participants: 1, .. }) => {}
+        other => panic!("{other:?}"),
     }
 }
 
@@ -118,7 +127,7 @@ pub(crate) fn a_creator_is_killed_or_stopped_and_the_next_create_clears_up(plan:
 }
 
 const REMOVER: &[Point] =
-    &["remove.renamed", "remove.retired", "remove.rung", "remove.unlinked", "remove.emptied"];
+    &["remove.retired", "remove.rung", "remove.stripped", "remove.unlinked", "remove.emptied"];
 
 pub(crate) fn a_remover_is_killed_or_stopped_and_everybody_is_told(plan: &Plan) {
     for how in [How::Killed, How::Stopped] {
@@ -132,15 +141,13 @@ pub(crate) fn a_remover_is_killed_or_stopped_and_everybody_is_told(plan: &Plan) 
             }
             let victim = stage.victim("remover", &[], point, how);
             how.met(&stage, &victim, || {});
-            assert_eq!(old.info().retired, name(point) != "remove.renamed");
+            assert!(old.info().retired);
             let mut stopped = Some(victim);
             if how == How::Killed {
                 stopped.take().unwrap().killed();
                 if round % 2 == 1 && name(point) != "remove.emptied" {
                     // Who goes on with it is killed too.
-                    let point =
-                        if old.info().retired { "remove.unlinked" } else { "remove.retired" };
-                    let next = stage.victim("creator", &[], point, How::Killed);
+                    let next = stage.victim("creator", &[], "remove.unlinked", How::Killed);
                     How::Killed.met(&stage, &next, || {});
                     next.killed();
                 }
@@ -162,6 +169,33 @@ pub(crate) fn a_remover_is_killed_or_stopped_and_everybody_is_told(plan: &Plan) 
                 .find_map(Result::err);
             assert_eq!(told, Some(PublishError::Retired), "at the next block");
             drop((old, subscriber, publisher));
+            check(&stage, &topic);
+            drop(topic);
+            stage.end(TOPIC);
+            took
+        });
+    }
+}
+
+pub(crate) fn a_remover_is_killed_or_stopped_before_it_decides_and_somebody_joins(plan: &Plan) {
+    for how in [How::Killed, How::Stopped] {
+        each(plan, "careful_remover", how, &["remove.decided"], |point, _| {
+            let stage = Stage::new();
+            let topic = Topic::<Message>::create_in(&stage.directory, TOPIC, &exclusive()).unwrap();
+            let victim = stage.victim("careful_remover", &[], point, how);
+            how.met(&stage, &victim, || {});
+            let begin = Instant::now();
+            // It has found no lease that is held.
+            let mut subscriber = topic.subscriber(Delivery::Lossy).unwrap();
+            let took = begin.elapsed();
+            if how == How::Killed {
+                victim.killed();
+            } else {
+                victim.go_on();
+                victim.done();
+            }
+            assert!(subscriber.try_receive().unwrap().is_none(), "it is not removed");
+            drop(subscriber);
             check(&stage, &topic);
             drop(topic);
             stage.end(TOPIC);

@@ -68,7 +68,10 @@ pub(super) fn play_exit_of_a_fork(path: &Path) {
     }
     let info = topic.info();
     let after: Vec<_> = info.participants.iter().map(|other| other.pid).collect();
-    assert_eq!((before, info.participants.iter().all(|other| other.alive)), (after, true));
+    assert_eq!(
+        (before, info.participants.iter().all(|other| other.liveness.is_alive())),
+        (after, true)
+    );
     std::process::exit(0);
 }
 

@@ -4,10 +4,16 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::Path;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 
 use super::{Player, directory, role, say, small, tree};
-use shmbus::{CreateError, Delivery, Directory, OpenError, RemoveError, Topic};
+use shmbus::{
+    AttachError, CreateError, Delivery, Directory, LeftoverKind, OpenError, ReceiveError,
+    RemoveError, Start, Topic, TopicOptions,
+};
 
 #[test]
 fn whoever_opens_or_creates_a_name_at_the_same_time_gets_the_same_topic() {
@@ -119,6 +125,98 @@ fn creating_and_removing_at_the_same_time_is_never_more_than_a_typed_error() {
     Topic::<u64>::create_in(&directory, "x/t", &small()).unwrap(); // removes what was left
     directory.remove("x/t", false).unwrap();
     assert_eq!(tree(path.path()), BTreeSet::new());
+}
+
+/// Who takes part is never removed without force, and never told so; who comes too late is told at once.
+#[test]
+fn who_has_joined_is_not_removed_without_force() {
+    const ROUNDS: u32 = 400;
+    let (_path, directory) = directory();
+    let options = TopicOptions { depth: 4, subscribers_max: 1, ..small() };
+    let is_over = AtomicBool::new(false);
+    let mut joined = 0;
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over.load(Relaxed) {
+                match directory.remove("t", false) {
+                    Ok(()) | Err(RemoveError::InUse { .. }) => {}
+                    Err(RemoveError::Open(
+                        OpenError::NotFound { .. } | OpenError::Retired { .. },
+                    )) => std::thread::yield_now(),
+                    Err(error) => panic!("{error:?}"),
+                }
+            }
+        });
+        for round in 0..ROUNDS {
+            let topic = Topic::<u64>::open_or_create_in(&directory, "t", &options).unwrap();
+            match topic.subscriber(Delivery::Lossy) {
+                Ok(mut subscriber) => {
+                    joined += 1;
+                    for _ in 0..4 {
+                        std::thread::yield_now();
+                    }
+                    assert!(subscriber.try_receive().is_ok(), "round {round}: removed in use");
+                    assert_eq!(directory.topics().unwrap(), ["t"]);
+                    drop(topic);
+                }
+                Err(AttachError::Retired) => {}
+                Err(error) => panic!("{error:?}"),
+            }
+        }
+        is_over.store(true, Relaxed);
+    });
+    assert!(joined > 0);
+}
+
+/// What a remover leaves that is killed, at each of its steps: the next one does the rest, and nobody takes it for damage.
+#[test]
+fn a_half_removed_topic_is_removed_by_whoever_comes_next() {
+    fn begin(home: &Path, steps: usize) {
+        let ctl = fs::OpenOptions::new().write(true).open(home.join("ctl")).unwrap();
+        ctl.write_all_at(&[1], 4096 + 384).unwrap(); // `docs/layout.md`: joins, the bit "retired"
+        let mode = fs::metadata(home).unwrap().permissions().mode();
+        fs::set_permissions(home, fs::Permissions::from_mode(mode | 0o4000)).unwrap();
+        for file in ["data", "live", "ctl"].iter().take(steps) {
+            fs::remove_file(home.join(file)).unwrap();
+        }
+    }
+    let (path, directory) = directory();
+    let home = path.path().join("t/.topic");
+    for (steps, next) in (0..=3).flat_map(|steps| (0..6).map(move |next| (steps, next))) {
+        let old = Topic::<u64>::create_in(&directory, "t", &small()).unwrap();
+        let mut subscriber = old.subscriber(Delivery::Lossy).unwrap();
+        begin(&home, steps);
+        assert!(matches!(directory.inspect("t"), Err(OpenError::Retired { .. })), "{steps}");
+        let observed = directory.observe("t", Start::Oldest).err().unwrap();
+        assert!(matches!(observed, AttachError::Open(OpenError::Retired { .. })), "{steps}");
+        assert!(matches!(old.publisher().err().unwrap(), AttachError::Retired), "{steps}");
+        assert!(home.exists(), "who only looks changes nothing");
+        let [left] = &directory.leftovers().unwrap()[..] else { panic!("{steps}") };
+        assert_eq!((&left.path, left.kind), (&home, LeftoverKind::Removal));
+        match next {
+            0 => drop(Topic::<u64>::create_in(&directory, "t", &small()).unwrap()),
+            1 => drop(Topic::<u64>::open_or_create_in(&directory, "t", &small()).unwrap()),
+            2 => {
+                let opened = Topic::<u64>::open_in(&directory, "t").err().unwrap();
+                assert!(matches!(opened, OpenError::Retired { .. }), "{steps}: {opened:?}");
+            }
+            3 => {
+                let removed = directory.remove("t", false).unwrap_err();
+                let is_told = matches!(removed, RemoveError::Open(OpenError::Retired { .. }));
+                assert!(is_told, "{steps}: {removed:?}");
+            }
+            4 => directory.remove("t", true).unwrap(),
+            _ => assert!(directory.remove_leftover(left).unwrap()),
+        }
+        if next < 2 {
+            assert!(Topic::<u64>::open_in(&directory, "t").is_ok(), "{steps}, {next}: a new one");
+            directory.remove("t", false).unwrap();
+        }
+        assert!(!home.exists(), "{steps}, {next}: something is left");
+        if steps < 3 || old.info().retired {
+            assert_eq!(subscriber.try_receive().err(), Some(ReceiveError::Retired));
+        }
+    }
 }
 
 pub(super) fn play_churner(path: &Path) {

@@ -106,7 +106,7 @@ pub(crate) fn what_was_not_given_is_removed_or_of_another_type_is_a_typed_error(
     let mut child = command(&root(&stage), "errors", 0);
     assert!(child.topic(&given).unwrap().topic(&removed).unwrap().status().unwrap().success());
     let said = facts(&stage, 0);
-    let expected = ["Ok", "Err(NotGiven", "Err(Name", "Err(Open(NotFound", "Err(Open(Type"];
+    let expected = ["Ok", "Err(NotGiven", "Err(Name", "Err(Open(Retired", "Err(Open(Type"];
     assert_eq!(said.lines().count(), expected.len());
     for (line, begin) in said.lines().zip(expected) {
         assert!(line.starts_with(begin), "{begin} was expected: {line}");

@@ -30,6 +30,7 @@ fn broken(directory: &Directory, name: &str, error: SyncOpenError) -> Finding {
     let damage = match &error {
         SyncOpenError::Foreign { .. }
         | SyncOpenError::Short { .. }
+        | SyncOpenError::Corrupt { .. }
         | SyncOpenError::Header { .. } => {
             Some(advice_about_damage(&files, &format!("shmbus rm --force --lock {name}")))
         }

@@ -171,14 +171,17 @@ fn broken(directory: &Directory, name: &str, error: OpenError) -> Finding {
     };
     // Only what was read and is wrong may be removed.
     let damage = match &error {
-        OpenError::Foreign { .. } | OpenError::Short { .. } | OpenError::Header { .. } => {
-            Some(damage())
-        }
-        OpenError::Retired { .. } => Some(damage()),
+        OpenError::Foreign { .. }
+        | OpenError::Corrupt { .. }
+        | OpenError::Short { .. }
+        | OpenError::Header { .. } => Some(damage()),
         _ => None,
     };
     let otherwise = match &error {
         OpenError::Permission { .. } => "its creator's TopicOptions::mode decides who may read it",
+        OpenError::Retired { .. } => {
+            "its remover was killed: the next create there does the rest, or shmbus gc --yes"
+        }
         OpenError::Version { .. } | OpenError::ByteOrder { .. } => {
             "use the program of that version, or remove the topic with it"
         }

@@ -11,6 +11,8 @@ use crate::schema;
 /// What a new topic occupies at most, unless its depth is given or would be less than [`DEPTH_MIN`].
 const MEMORY_MAX: u64 = 16 << 20;
 const DEPTH_MIN: u64 = 8;
+/// How often opening and creating are tried in turn while others create and remove the topic.
+const TRIES: u32 = 100;
 
 /// The topic, and whether it is new.
 pub(super) fn open_or_create(
@@ -19,13 +21,15 @@ pub(super) fn open_or_create(
 ) -> Result<(RawTopic, bool)> {
     let name = &arguments.topic;
     let schema = arguments.schema.as_deref().map(schema::read).transpose()?;
-    loop {
+    for _ in 0..TRIES {
         match RawTopic::open_in(directory, name) {
             Ok(topic) => {
                 check(arguments, &topic.info(), schema.as_ref())?;
                 return Ok((topic, false));
             }
-            Err(OpenError::NotFound { .. }) => {}
+            Err(
+                OpenError::NotFound { .. } | OpenError::Retired { .. } | OpenError::Corrupt { .. }, // creating replaces it if it can
+            ) => {}
             Err(error) => return Err(error.into()),
         }
         let options = options(arguments, schema.as_ref())?;
@@ -37,10 +41,11 @@ pub(super) fn open_or_create(
             Some(schema) => RawTopic::create_with_schema_in(directory, name, &options, schema),
         };
         match created {
-            Err(CreateError::Exists { .. }) => {} // somebody else was faster
+            Err(CreateError::Exists { .. }) => std::thread::yield_now(), // somebody else was faster
             created => return Ok((created?, true)),
         }
     }
+    bail!("topic {name} comes and goes: it could be neither opened nor created in {TRIES} tries")
 }
 
 /// Of a new topic.

@@ -154,6 +154,9 @@ struct Place {
     topics: Arc<Mutex<Vec<Held>>>,
 }
 
+/// How often opening and creating are tried in turn while others create and remove a topic.
+const TRIES: u32 = 100;
+
 struct Held {
     topic: RawTopic,
     name: String,
@@ -172,9 +175,15 @@ impl Place {
     fn create(&self, config: &Config) -> Result<()> {
         let mut held = self.topics.lock().unwrap_or_else(PoisonError::into_inner);
         for wanted in &config.topics {
+            let mut tries = 0;
             let opened = loop {
+                tries += 1;
                 match RawTopic::open_in(&self.directory, &wanted.name) {
-                    Err(OpenError::NotFound { .. }) => {}
+                    Err(
+                        OpenError::NotFound { .. }
+                        | OpenError::Retired { .. }
+                        | OpenError::Corrupt { .. }, // creating replaces it if it can
+                    ) => {}
                     Err(OpenError::Name(error)) => {
                         return Err(config::wrong(&wanted.place, &error));
                     }
@@ -189,7 +198,7 @@ impl Place {
                     }
                 };
                 match created {
-                    Err(CreateError::Exists { .. }) => {} // somebody else was faster
+                    Err(CreateError::Exists { .. }) if tries < TRIES => {} // somebody else was faster
                     Err(CreateError::Options(error)) => {
                         return Err(config::wrong(&wanted.place, &error));
                     }
@@ -248,7 +257,9 @@ impl Place {
                 continue;
             }
             match self.directory.remove(&name, false) {
-                Ok(()) | Err(RemoveError::Open(OpenError::NotFound { .. })) => {}
+                Ok(())
+                | Err(RemoveError::Open(OpenError::NotFound { .. } | OpenError::Retired { .. })) => {
+                }
                 Err(error) => text::tell(&format!("{error:#}")),
             }
         }
