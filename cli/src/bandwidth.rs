@@ -12,7 +12,7 @@ Examples:
   shmbus bw images/raw
   shmbus bw images/raw --count 1 --json | jq .bytes_per_second
 
-Payloads only, without headers. Where all messages have one size, the figure is their exact number times their size. Else each message's
+Payloads only, without headers. Where all messages have one size, the figure is their exact number times their size. Else each message's \
 length is read: what was published too fast to be read is MISSED, and not in the bytes.";
 
 /// Show how many bytes a second are published

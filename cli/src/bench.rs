@@ -9,7 +9,7 @@ Examples:
   shmbus bench wake --quick
   shmbus bench payload --json payload.json
 
-Each process of a measurement is pinned to a core; the output says where. Only ratios within one table mean anything on a machine
+Each process of a measurement is pinned to a core; the output says where. Only ratios within one table mean anything on a machine \
 that others use too.";
 
 pub(crate) fn run(arguments: &shmbus_bench::Arguments) -> Result<()> {

@@ -19,8 +19,8 @@ Examples:
   shmbus delay md/quotes
   shmbus delay md/quotes --spin --count 5
 
-From a message's commit until this program sees it; messages must carry the time (TopicOptions::timestamp, shmbus pub --timestamp). Nobody
-wakes an observer, so that looking for messages adds up to --poll to each; --spin adds nothing and keeps a core busy. MISSED are not
+From a message's commit until this program sees it; messages must carry the time (TopicOptions::timestamp, shmbus pub --timestamp). Nobody \
+wakes an observer, so that looking for messages adds up to --poll to each; --spin adds nothing and keeps a core busy. MISSED are not \
 among them. A subscriber that is woken has other delays. Where the publisher's clock is another one, delays are not known (\"-\").";
 
 /// Show how old messages are when they are seen

@@ -38,7 +38,7 @@ What was missed is told on standard error, exactly, where it was missed and in t
 /// Print the messages of a topic as they are published
 ///
 /// Messages of a topic with a schema are printed as JSON, one object a line: integers are exact, NaN and infinite floats are the texts
-/// \"NaN\", \"inf\" and \"-inf\", and a value of an enum is its name, or its number where it has none. Bytes are printed as they are, each
+/// "NaN", "inf" and "-inf", and a value of an enum is its name, or its number where it has none. Bytes are printed as they are, each
 /// message on a line.
 ///
 /// It reads as a passive observer, unless --lossy or --reliable: it takes no place, writes nothing, slows nobody and needs only permission to read

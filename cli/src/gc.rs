@@ -17,7 +17,7 @@ Examples:
   shmbus gc --yes
   shmbus gc --unused --older 7d --yes
 
-What lives is never touched: whether a process takes part, or still builds a topic, is asked of the kernel, once more before
+What lives is never touched: whether a process takes part, or still builds a topic, is asked of the kernel, once more before \
 each deletion.";
 
 /// List what killed processes left behind, or give it back

@@ -12,7 +12,7 @@ Examples:
   shmbus hz md/quotes
   shmbus hz md/quotes --interval 0.1 --count 10 --json
 
-RATE is exact at any rate: it comes from the topic's position, not from reading. Where messages carry the time of their commit, the gaps
+RATE is exact at any rate: it comes from the topic's position, not from reading. Where messages carry the time of their commit, the gaps \
 between them are shown too, of those pairs that could be read one after the other (GAPS); JITTER is their standard deviation.";
 
 /// Show how many messages a second are published

@@ -17,7 +17,7 @@ Examples:
 
 Where a topic and a lock have the name, both are shown.
 
-Participants show their position once per block, so that BEHIND and MISSED may be some messages old. PID is what the
+Participants show their position once per block, so that BEHIND and MISSED may be some messages old. PID is what the \
 process itself stated, in its own pid namespace; ALIVE is what the kernel says.";
 
 /// Show a topic or a lock: its options, its memory, and who takes part in it

@@ -37,7 +37,10 @@ struct Entry<'a> {
     published: u64,
     /// `null`: it cannot be told.
     publisher_alive: Option<bool>,
+    /// The first of `publisher_pids`.
     publisher_pid: Option<u32>,
+    /// Of those that live, or may.
+    publisher_pids: Vec<u32>,
     subscribers: Option<usize>,
     memory: u64,
 }
@@ -45,8 +48,9 @@ struct Entry<'a> {
 impl<'a> Entry<'a> {
     fn of(info: &'a TopicInfo) -> Entry<'a> {
         let publishes = |kind| kind == ParticipantKind::Publisher;
-        let publisher =
-            info.participants.iter().find(|one| !one.liveness.is_dead() && publishes(one.kind));
+        let publishers =
+            info.participants.iter().filter(|one| !one.liveness.is_dead() && publishes(one.kind));
+        let publisher_pids: Vec<u32> = publishers.map(|one| one.pid).collect();
         Entry {
             name: &info.name,
             type_name: &info.type_name,
@@ -55,7 +59,8 @@ impl<'a> Entry<'a> {
             depth: info.depth,
             published: info.head,
             publisher_alive: text::publishers(info).map(|count| count > 0),
-            publisher_pid: publisher.map(|one| one.pid),
+            publisher_pid: publisher_pids.first().copied(),
+            publisher_pids,
             subscribers: text::subscribers(info),
             memory: info.memory.total(),
         }
@@ -69,10 +74,12 @@ impl<'a> Entry<'a> {
             format!("{most}{}", text::size(self.message_size.into())),
             self.depth.to_string(),
             self.published.to_string(),
-            match (self.publisher_pid, self.publisher_alive) {
-                (Some(pid), None) => format!("{pid}?"),
-                (Some(pid), _) => pid.to_string(),
-                (None, _) => "-".to_owned(),
+            match &self.publisher_pids[..] {
+                [] => "-".to_owned(),
+                pids => {
+                    let pids = pids.iter().map(u32::to_string).collect::<Vec<_>>().join(",");
+                    if self.publisher_alive.is_none() { pids + "?" } else { pids }
+                }
             },
             text::count(self.subscribers),
             text::size(self.memory),

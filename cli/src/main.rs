@@ -32,6 +32,7 @@ mod top;
 mod value;
 mod windows;
 
+use clap::error::{ContextKind, ContextValue};
 use clap::{CommandFactory, Parser, Subcommand};
 use shmbus::{Directory, DirectoryError, PathSource};
 use std::io;
@@ -93,7 +94,8 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let Arguments { dir, command } = Arguments::parse();
+    let arguments = Arguments::try_parse().unwrap_or_else(|error| without_hidden(error).exit());
+    let Arguments { dir, command } = arguments;
     match run(command, dir.as_deref()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if error.is::<interrupt::Interrupted>() => ExitCode::from(130),
@@ -156,6 +158,35 @@ fn named(path: Option<&Path>) -> Directory {
 fn made(path: Option<&Path>) -> Result<Directory, DirectoryError> {
     let named = named(path);
     path.map_or_else(Directory::from_env, Directory::at).map(|_| named)
+}
+
+/// An error of usage that proposes nothing which is in no help.
+fn without_hidden(mut error: clap::Error) -> clap::Error {
+    fn hidden(command: &clap::Command, names: &mut Vec<String>) {
+        for verb in command.get_subcommands() {
+            names.extend(verb.is_hide_set().then(|| verb.get_name().to_owned()));
+            let options = verb.get_arguments().filter(|option| option.is_hide_set());
+            names.extend(options.filter_map(|option| Some(format!("--{}", option.get_long()?))));
+            hidden(verb, names);
+        }
+    }
+    let mut names = Vec::new();
+    hidden(&Arguments::command(), &mut names);
+    for kind in [ContextKind::SuggestedSubcommand, ContextKind::SuggestedArg] {
+        let kept = match error.get(kind) {
+            Some(ContextValue::String(name)) if names.contains(name) => ContextValue::None,
+            Some(ContextValue::Strings(all)) => {
+                let kept: Vec<_> = all.iter().filter(|name| !names.contains(name)).collect();
+                match kept[..] {
+                    [] => ContextValue::None,
+                    _ => ContextValue::Strings(kept.into_iter().cloned().collect()),
+                }
+            }
+            _ => continue,
+        };
+        error.insert(kind, kept);
+    }
+    error
 }
 
 /// Whoever read our output has seen enough, as `head` does.

@@ -12,8 +12,8 @@ Examples:
   shmbus rm --force stats/vm stats/io
   shmbus rm --lock bank/account
 
-Who takes part in a topic that is removed by force is told: subscribers end after they have received what is there,
-publishers fail. So is who waits for a lock; who has it goes on. A topic or lock of the same name that is created later is
+Who takes part in a topic that is removed by force is told: subscribers end after they have received what is there, \
+publishers fail. So is who waits for a lock; who has it goes on. A topic or lock of the same name that is created later is \
 another one.";
 
 /// Remove topics with the messages in them, and locks with the data in them

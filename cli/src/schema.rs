@@ -131,8 +131,12 @@ pub(crate) fn run(directory: &Directory, arguments: &Arguments) -> Result<()> {
         let difference = OpenError::Type { name: topic.clone(), found, expected }.to_string();
         // What differs is the result; that it does is the failure.
         let (summary, fields) = difference.split_once('\n').unwrap_or((&difference, ""));
-        print(&format!("{fields}\n"))?;
-        bail!("{summary} as in {}", path.display());
+        let file = path.display();
+        print(&format!("{}\n", fields.replacen("   here", &format!("   in {file}"), 1)))?;
+        match summary.strip_suffix(" here") {
+            Some(summary) => bail!("{summary} in {file}"),
+            None => bail!("{summary} as in {file}"),
+        }
     }
     let Some(schema) = &info.schema else {
         bail!("topic {topic} carries bytes, which have no schema");

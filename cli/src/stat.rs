@@ -21,7 +21,7 @@ Examples:
   shmbus stat md/quotes md/trades --watch --interval 5
   shmbus stat --interval 0 --json | jq -r 'select(.publisher_alive == false).name'
 
-BYTES/S of topics whose messages differ in length is an estimate from the newest messages (\"~\"; bw counts). LAG is that of the slowest
+BYTES/S of topics whose messages differ in length is an estimate from the newest messages (\"~\"; bw counts). LAG is that of the slowest \
 subscriber, MISSED what all present subscribers missed, both as of the beginning of their present blocks.";
 
 /// Show the rates, subscribers and losses of topics

@@ -69,6 +69,52 @@ fn every_command_has_an_example_and_hidden_ones_are_in_no_help() {
 }
 
 #[test]
+fn help_is_wrapped_once_and_has_no_marks_of_its_source() {
+    let place = Place::new();
+    let mut helps = vec![vec![]];
+    helps.extend(place.verbs().into_iter().map(|verb| vec![verb]));
+    let bench = help_of(&place, &["bench", "--help"]);
+    let (_, list) = bench.split_once("\nCommands:\n").unwrap();
+    let listed = list.lines().take_while(|line| !line.is_empty());
+    let listed = listed.filter_map(|line| line.strip_prefix("  ")?.split(' ').next());
+    helps.extend(
+        listed
+            .filter(|verb| !verb.is_empty())
+            .map(|verb| vec!["bench".to_owned(), verb.to_owned()]),
+    );
+    for mut verb in helps.into_iter().filter(|verb| verb.last().is_none_or(|one| one != "help")) {
+        verb.push("--help".to_owned());
+        let arguments: Vec<&str> = verb.iter().map(String::as_str).collect();
+        let help = help_of(&place, &arguments);
+        assert!(!help.contains("\\\""), "{verb:?}: {help}");
+        let lines: Vec<&str> = help.lines().collect();
+        for pair in lines.windows(2) {
+            let is_text = |line: &str| !line.is_empty() && !line.starts_with(' ');
+            let next = pair[1].split(' ').next().unwrap();
+            let fits = pair[0].chars().count() + 1 + next.chars().count() <= 100;
+            let is_broken = is_text(pair[0]) && is_text(pair[1]) && !pair[0].ends_with(':') && fits;
+            assert!(!is_broken, "{verb:?}: wrapped too early:\n{}\n{}", pair[0], pair[1]);
+        }
+    }
+}
+
+#[test]
+fn a_typo_proposes_nothing_that_is_hidden() {
+    let place = Place::new();
+    for (arguments, proposed) in [
+        (&["demo-chlid"][..], Some("demo")),
+        (&["demochild"], None),
+        (&["lsit"], Some("list")),
+        (&["bench", "endpoin"], None),
+        (&["serve", "--worke"], None),
+    ] {
+        let done = place.run(arguments).failed(2, proposed.as_slice());
+        let hidden = ["'demo-child'", "'endpoint'", "'--worker'"];
+        assert!(hidden.iter().all(|name| !done.stderr.contains(name)), "{}", done.stderr);
+    }
+}
+
+#[test]
 fn completions_of_every_shell_know_the_commands_and_not_the_hidden_ones() {
     let place = Place::new();
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {

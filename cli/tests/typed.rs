@@ -433,6 +433,9 @@ fn the_schema_of_a_topic_is_printed_compared_and_described() {
     let other = TICK.replace("qty: u16", "size: u16").replace("Sell = 2", "Sell = 3");
     let other = place.written("other", other.as_bytes());
     let done = place.run(&["schema", "t", "--check", &other]).failed(1, &["topic t", &other]);
+    let headings = done.text().lines().next().unwrap();
+    assert!(headings.contains("in the topic ") && headings.ends_with(&format!(" in {other}")));
+    assert!(done.stderr.contains(&format!("not as it is defined in {other}")), "{}", done.stderr);
     let differs = |line: &&str| line.trim_start().starts_with('*');
     let differing: Vec<&str> = done.text().lines().filter(differs).collect();
     assert_eq!(differing.len(), 3, "qty, size and side: {}", done.text());

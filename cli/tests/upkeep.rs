@@ -76,6 +76,24 @@ fn doctor_finds_nothing_wrong_where_everything_works() {
 }
 
 #[test]
+fn list_shows_all_publishers() {
+    let place = Place::new();
+    place.run(&["pub", "t", "--shared", "3", "--message", "a"]).ok();
+    let mut publishers: Vec<Running> = (0..3).map(|_| place.start(&["pub", "t"])).collect();
+    place.wait_until("t", |info| info.participants.len() == 3);
+    let mut pids: Vec<u32> = publishers.iter_mut().map(Running::pid).collect();
+    let listed = &objects(&place.run(&["list", "--json"]).ok())[0];
+    let mut shown: Vec<u32> = serde_json::from_value(listed["publisher_pids"].clone()).unwrap();
+    assert_eq!(listed["publisher_pid"], shown[0]);
+    let text: Vec<String> = shown.iter().map(u32::to_string).collect();
+    let list = place.run(&["list"]).ok();
+    assert!(list.text().contains(&format!(" {} ", text.join(","))), "{}", list.text());
+    pids.sort_unstable();
+    shown.sort_unstable();
+    assert_eq!(shown, pids);
+}
+
+#[test]
 fn doctor_names_the_dead_the_unused_and_what_is_left_over_with_what_to_do() {
     let place = Place::new();
     published(&place, "t");

@@ -22,7 +22,7 @@ Examples:
   shmbus doctor
   shmbus doctor --json | jq -c 'select(.level != \"ok\")'
 
-Levels: ok; note (worth knowing); warning (it works, not as well as it could); problem (something does not work). The status
+Levels: ok; note (worth knowing); warning (it works, not as well as it could); problem (something does not work). The status \
 is 1 where there is a problem. Nothing is changed: `shmbus gc` gives back what is left over.";
 
 /// Look what may be in the way on this machine, and say what to do about it

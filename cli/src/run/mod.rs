@@ -25,8 +25,8 @@ Examples:
   shmbus run market.toml --check
   shmbus status market
 
-SIGTERM and Ctrl-C stop all processes, and a second time kill them. SIGHUP reads the file again: processes that are new are
-started, those that are gone are stopped, those that are changed are restarted, the others go on. docs/guide/processes.md has
+SIGTERM and Ctrl-C stop all processes, and a second time kill them. SIGHUP reads the file again: processes that are new are \
+started, those that are gone are stopped, those that are changed are restarted, the others go on. docs/guide/processes.md has \
 what the file may say.
 
 Exit status:

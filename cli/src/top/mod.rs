@@ -32,7 +32,7 @@ Examples:
   shmbus top
   shmbus top --interval 2
 
-Keys: arrows or j k select, s the next column to sort by, r the other way round, / a part of the names, Tab or Enter who takes part,
+Keys: arrows or j k select, s the next column to sort by, r the other way round, / a part of the names, Tab or Enter who takes part, \
 q or Esc the end. Without a terminal: shmbus stat --watch, or --json.";
 
 /// Show all topics and who takes part in them, live, in a terminal
@@ -87,6 +87,8 @@ fn watch(
 ) -> Result<()> {
     let is_coloured = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let mut due = Instant::now() + interval;
+    // What was read from the terminal and not handled yet, of which the terminal does not tell again.
+    let mut is_pending = false;
     loop {
         terminal.draw(|frame| view::draw(frame, model, is_coloured))?;
         loop {
@@ -98,23 +100,37 @@ fn watch(
                 break;
             }
             // Not asked of crossterm, which reads on for ever at the end of a terminal that is gone.
-            if !is_readable(left.min(WAIT_MAX))? || !event::poll(Duration::ZERO)? {
+            if !is_pending && !is_readable(left.min(WAIT_MAX))? {
                 continue;
             }
-            match event::read()? {
-                Event::Key(key) if key.kind != KeyEventKind::Release => {
-                    match keys::press(model, key) {
-                        Go::On => {}
-                        Go::End => return Ok(()),
-                        Go::Interrupt => return Err(Interrupted.into()),
+            is_pending = false;
+            let mut is_changed = false;
+            // Several keys may have come together.
+            while !is_pending && has_event()? {
+                match event::read()? {
+                    Event::Key(key) if key.kind != KeyEventKind::Release => {
+                        match keys::press(model, key) {
+                            Go::On => is_changed = true,
+                            Go::End => return Ok(()),
+                            Go::Interrupt => return Err(Interrupted.into()),
+                        }
                     }
+                    Event::Resize(..) => is_changed = true,
+                    _ => {}
                 }
-                Event::Resize(..) => {}
-                _ => continue,
+                is_pending = Instant::now() >= due; // first another look
             }
-            break;
+            if is_changed {
+                break;
+            }
         }
     }
+}
+
+/// Whether there is an event, be it that crossterm has read it already.
+fn has_event() -> Result<bool> {
+    is_readable(Duration::ZERO)?; // an error where the terminal is gone
+    Ok(event::poll(Duration::ZERO)?)
 }
 
 /// Waits until the terminal has something to read.
