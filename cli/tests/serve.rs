@@ -3,8 +3,11 @@
 mod program;
 
 use std::io::{BufRead, BufReader};
+use std::process::ChildStderr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::RecvTimeoutError;
+use std::time::Duration;
 
 use program::{Place, Running};
 use rustix::process::{Pid, Signal, kill_process};
@@ -32,6 +35,19 @@ fn config_of(place: &Place, rules: &str) -> String {
     );
     place.written("t.schema", shmbus::Schema::of::<u64>().to_string().as_bytes());
     place.written("guarded.toml", text.as_bytes())
+}
+
+/// The lines that it says, which must not take for ever.
+fn lines_of(stderr: ChildStderr) -> impl Iterator<Item = std::io::Result<String>> {
+    let (sender, receiver) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        BufReader::new(stderr).lines().try_for_each(|line| sender.send(line))
+    });
+    std::iter::from_fn(move || match receiver.recv_timeout(Duration::from_secs(120)) {
+        Ok(line) => Some(line),
+        Err(RecvTimeoutError::Disconnected) => None,
+        Err(RecvTimeoutError::Timeout) => panic!("nothing is said any more"),
+    })
 }
 
 /// The next line that says so.
@@ -68,7 +84,7 @@ fn worker(lines: &mut impl Iterator<Item = std::io::Result<String>>) -> u32 {
 fn a_worker_that_is_killed_a_hundred_times_costs_no_message_and_leaves_nothing() {
     let place = Place::new();
     let mut keeper: Running = place.start(&["serve", "--config", &config(&place)]);
-    let mut lines = BufReader::new(keeper.stderr()).lines();
+    let mut lines = lines_of(keeper.stderr());
     let mut pid = worker(&mut lines);
     let socket = place.file("broker");
     let topic = Topic::<u64>::connect(&socket, "t").unwrap();
@@ -143,7 +159,7 @@ fn a_configuration_that_is_none_is_an_error_that_says_where() {
 fn a_worker_ends_when_its_keeper_is_killed() {
     let place = Place::new();
     let mut keeper: Running = place.start(&["serve", "--config", &config(&place)]);
-    let mut lines = BufReader::new(keeper.stderr()).lines();
+    let mut lines = lines_of(keeper.stderr());
     worker(&mut lines);
     keeper.signal(Signal::KILL);
     drop(keeper);
@@ -152,7 +168,7 @@ fn a_worker_ends_when_its_keeper_is_killed() {
     // The socket that it left is replaced.
     assert!(place.file("broker").exists());
     let mut again = place.start(&["serve", "--config", &config(&place)]);
-    worker(&mut BufReader::new(again.stderr()).lines());
+    worker(&mut lines_of(again.stderr()));
     Topic::<u64>::connect(place.file("broker"), "t").unwrap();
 }
 
@@ -195,7 +211,7 @@ fn a_program_that_is_replaced_serves_on() {
     let mut command = std::process::Command::new(&program);
     command.args(["serve", "--config", &config(&place)]).stderr(std::process::Stdio::piped());
     let mut keeper = command.spawn().unwrap();
-    let mut lines = BufReader::new(keeper.stderr.take().unwrap()).lines();
+    let mut lines = lines_of(keeper.stderr.take().unwrap());
     let mut pid = worker(&mut lines);
     let topic = Topic::<u64>::connect(place.file("broker"), "t").unwrap();
     std::fs::rename(&new, &program).unwrap();
@@ -211,12 +227,31 @@ fn a_program_that_is_replaced_serves_on() {
     assert_eq!(keeper.wait().unwrap().code(), Some(130));
 }
 
+/// A bug: whatever kept the keeper from starting a worker, if only for a moment, ended it and removed all topics.
+#[test]
+fn a_worker_that_cannot_be_started_is_started_later() {
+    use rustix::process::{Resource, Rlimit, prlimit};
+    let place = Place::new();
+    let mut keeper: Running = place.start(&["serve", "--config", &config(&place)]);
+    let mut lines = lines_of(keeper.stderr());
+    let pid = worker(&mut lines);
+    let topic = Topic::<u64>::connect(place.file("broker"), "t").unwrap();
+    let its = Pid::from_raw(keeper.pid() as i32);
+    let maximum = rustix::process::getrlimit(Resource::Nofile).maximum;
+    let before = prlimit(its, Resource::Nofile, Rlimit { current: Some(1), maximum }).unwrap();
+    signal(pid, Signal::KILL);
+    says(&mut lines, "cannot start a worker, and try again: Too many open files");
+    prlimit(its, Resource::Nofile, before).unwrap();
+    worker(&mut lines);
+    topic.subscriber(Delivery::Reliable).unwrap();
+}
+
 /// A bug: a worker that had stopped answering, without ending, was kept for ever.
 #[test]
 fn a_worker_that_says_nothing_is_replaced() {
     let place = Place::new();
     let mut keeper: Running = place.start(&["serve", "--config", &config(&place)]);
-    let mut lines = BufReader::new(keeper.stderr()).lines();
+    let mut lines = lines_of(keeper.stderr());
     let pid = worker(&mut lines);
     let topic = Topic::<u64>::connect(place.file("broker"), "t").unwrap();
     signal(pid, Signal::STOP);
@@ -235,7 +270,7 @@ fn a_worker_that_says_nothing_is_replaced() {
 fn a_hang_up_reads_the_rules_again_and_a_file_that_is_wrong_leaves_those_of_before() {
     let place = Place::new();
     let mut keeper: Running = place.start(&["serve", "--config", &config(&place)]);
-    let mut lines = BufReader::new(keeper.stderr()).lines();
+    let mut lines = lines_of(keeper.stderr());
     let pid = worker(&mut lines);
     let socket = place.file("broker");
     let topic = Topic::<u64>::connect(&socket, "t").unwrap();
@@ -298,7 +333,7 @@ fn descriptors_are_counted_at_the_start_and_the_limit_is_raised_or_it_is_said() 
         return;
     }
     let mut keeper = under("-Sn 256").spawn().unwrap();
-    let mut lines = BufReader::new(keeper.stderr.take().unwrap()).lines();
+    let mut lines = lines_of(keeper.stderr.take().unwrap());
     worker(&mut lines);
     for number in 0..15 {
         let topic = Topic::<[u8]>::connect(place.file("broker"), &format!("t{number}")).unwrap();
