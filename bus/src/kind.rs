@@ -126,6 +126,7 @@ impl Kind {
     /// # Panics
     /// Where a byte belongs to no field, a name is not one or stands for two types, or a limit is exceeded: the message says how to
     /// mend it.
+    #[track_caller] // the error stands at the derive
     pub const fn of_struct(
         name: &'static str,
         version: u32,
@@ -245,6 +246,7 @@ impl Kind {
     }
 
     /// Every struct and enum in `self` against every one in `root`: one name, one type.
+    #[track_caller]
     const fn check_names(&self, root: &Kind) {
         if let Some((name, hash)) = self.definition() {
             root.check_name_in(name, hash);
@@ -262,6 +264,7 @@ impl Kind {
         }
     }
 
+    #[track_caller]
     const fn check_name_in(&self, name: &str, hash: u64) {
         if let Some((own, own_hash)) = self.definition()
             && own_hash != hash
@@ -287,6 +290,7 @@ impl Kind {
 }
 
 /// Every byte belongs to a field, and nothing is beyond the limits.
+#[track_caller]
 const fn check_struct(name: &str, size: usize, align: usize, fields: &[Field]) {
     check_name(name);
     assert!(!fields.is_empty(), "a message has at least one field");
@@ -311,6 +315,7 @@ const fn check_struct(name: &str, size: usize, align: usize, fields: &[Field]) {
     assert!(size == end, "the fields of a message are not larger than it is");
 }
 
+#[track_caller]
 const fn gap(line: Line, bytes: usize, place: &str) {
     let line =
         line.text("`, ").number(bytes).text(" bytes that belong to no field: add `_padding: [u8; ");
@@ -318,6 +323,7 @@ const fn gap(line: Line, bytes: usize, place: &str) {
     panic!("{}", line.as_str());
 }
 
+#[track_caller]
 const fn check_name(name: &str) {
     if !is_type_name(name) {
         let line = Line::new()

@@ -5,10 +5,9 @@
 //! wait for it once it is a whole ring behind, and it misses nothing).
 //!
 //! ```
-//! use bytemuck::{Pod, Zeroable};
 //! use shmbus::{Delivery, Message, Topic, TopicOptions};
 //!
-//! #[derive(Clone, Copy, Pod, Zeroable, Message)]
+//! #[derive(Clone, Copy, Message)]
 //! #[repr(C)]
 //! #[message(name = "md.Quote", version = 1)]
 //! struct Quote { instrument: u64, bid: i64, ask: i64 }
@@ -194,12 +193,20 @@ pub use self::{
 #[cfg(not(loom))]
 pub use shmbus_derive::{Message, MessageEnum};
 
+/// Plain data: what [locks](sync) carry, and casts between messages and bytes. Here, so that a program needs no line of its own for it; its derives are told by
+/// `#[bytemuck(crate = "shmbus::bytemuck")]`.
+#[cfg(not(loom))]
+pub use bytemuck;
+
 /// What the derive macros name.
 #[cfg(not(loom))]
 #[doc(hidden)]
 pub mod __derive {
     pub use crate::kind::{Kind, Variant};
-    pub use crate::message::Field;
+    pub use crate::message::{
+        Field, NoBool, NoChar, NoIsize, NoLarge, NoList, NoNonZero, NoOption, NoPointer, NoText,
+        NoUsize,
+    };
 }
 
 /// As which the derive macros name this crate.

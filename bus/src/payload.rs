@@ -5,9 +5,11 @@
 //! (`docs/ring.md`, section 6). *Every byte is valid*: a payload is plain data without padding, or bytes.
 //!
 //! This trusts everybody who can write the topic's files to follow the protocol, as [`Topic::open`](crate::Topic::open) states.
-#![allow(unsafe_code)] // casts between slots and payloads
+#![allow(unsafe_code)] // casts between slots and payloads; says that messages are plain data
 
 use core::mem::MaybeUninit;
+
+use bytemuck::{Pod, TransparentWrapper, Zeroable};
 
 use crate::atomics::{Acquire, AtomicU64, Relaxed, fence};
 use crate::layout::{PAGE, PAYLOAD_BYTES, PAYLOAD_FIXED, PAYLOAD_SEQUENCE};
@@ -26,7 +28,7 @@ mod sealed {
 /// What a topic carries: a [`Message`], `[T]` of messages whose number each publish chooses (`[u8]` are bytes without a schema), or
 /// [`Raw`](crate::Raw).
 ///
-/// A message is plain data (bytemuck's `NoUninit` and `AnyBitPattern`) that describes itself: fixed-width integers, floats, arrays and
+/// A message is plain data that describes itself: fixed-width integers, floats, arrays and
 /// `#[repr(C)]` structs of them without padding, pointers, `bool` or `char`. So no byte of the publisher's memory leaks and no byte from another
 /// process is an invalid value. The alignment may be up to 4096.
 pub trait Payload: sealed::Sealed + Send + Sync + 'static {
@@ -45,6 +47,21 @@ pub trait Payload: sealed::Sealed + Send + Sync + 'static {
     fn from_bytes(bytes: &[u8]) -> Option<&Self>;
     #[doc(hidden)]
     fn from_bytes_mut(bytes: &mut [u8]) -> Option<&mut Self>;
+}
+
+/// A message, as bytemuck knows it: so that bytemuck does the casts, and messages need not be its `Pod`.
+#[derive(Clone, Copy, TransparentWrapper)]
+#[repr(transparent)]
+struct Plain<T>(T);
+
+// SAFETY: all zeros are a value, as each pattern of bits is (`Message`).
+unsafe impl<T: Message> Zeroable for Plain<T> {}
+// SAFETY: each pattern of bits is a value, no byte is padding, nothing is changed through a shared reference (`Message`); no pointers, `Copy`, `'static`.
+unsafe impl<T: Message> Pod for Plain<T> {}
+
+/// The bytes of a message, to be written.
+pub(crate) fn bytes_of_mut<T: Message>(message: &mut T) -> &mut [u8] {
+    bytemuck::bytes_of_mut(Plain::wrap_mut(message))
 }
 
 /// What a topic carries, as its header says it: messages of a schema, or bytes.
@@ -137,17 +154,17 @@ impl<T: Message> Payload for T {
 
     #[inline]
     fn bytes(&self) -> &[u8] {
-        bytemuck::bytes_of(self)
+        bytemuck::bytes_of(Plain::wrap_ref(self))
     }
 
     #[inline]
     fn from_bytes(bytes: &[u8]) -> Option<&T> {
-        bytemuck::try_from_bytes(bytes).ok()
+        bytemuck::try_from_bytes(bytes).ok().map(Plain::peel_ref)
     }
 
     #[inline]
     fn from_bytes_mut(bytes: &mut [u8]) -> Option<&mut T> {
-        bytemuck::try_from_bytes_mut(bytes).ok()
+        bytemuck::try_from_bytes_mut(bytes).ok().map(Plain::peel_mut)
     }
 }
 
@@ -160,17 +177,17 @@ impl<T: Message> Payload for [T] {
 
     #[inline]
     fn bytes(&self) -> &[u8] {
-        bytemuck::cast_slice(self)
+        bytemuck::cast_slice(Plain::wrap_slice(self))
     }
 
     #[inline]
     fn from_bytes(bytes: &[u8]) -> Option<&[T]> {
-        bytemuck::try_cast_slice(bytes).ok()
+        bytemuck::try_cast_slice(bytes).ok().map(Plain::peel_slice)
     }
 
     #[inline]
     fn from_bytes_mut(bytes: &mut [u8]) -> Option<&mut [T]> {
-        bytemuck::try_cast_slice_mut(bytes).ok()
+        bytemuck::try_cast_slice_mut(bytes).ok().map(Plain::peel_slice_mut)
     }
 }
 

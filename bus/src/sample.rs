@@ -117,7 +117,7 @@ impl<T: Message> Sample<'_, T> {
         if attachment.is_forked() {
             return Err(Corrupt::Stream); // nothing is mapped here
         }
-        payload::copy(region, self.at, self.sequence, bytemuck::bytes_of_mut(into))
+        payload::copy(region, self.at, self.sequence, payload::bytes_of_mut(into))
     }
 }
 

@@ -322,7 +322,7 @@ impl<T: Message> Subscriber<T> {
         let missed_before = self.reader.take_missed_before();
         let timestamp = region.geometry().timestamp;
         let timestamp_ns = timestamp.then(|| region.slot(at).timestamp_ns.load(Relaxed));
-        payload::copy(region, at, sequence, bytemuck::bytes_of_mut(into))?;
+        payload::copy(region, at, sequence, payload::bytes_of_mut(into))?;
         Ok(Copied { sequence, missed_before, timestamp_ns })
     }
 }

@@ -10,7 +10,17 @@ struct NoRepr {
 #[repr(transparent)]
 struct Transparent {
     a: u64,
+    b: (),
 }
+
+#[derive(Clone, Copy, Message)]
+#[repr(transparent)]
+#[message(name = "md.Price", version = 2)]
+struct Price(i64);
+
+#[derive(Clone, Copy, Message)]
+#[repr(transparent)]
+struct Generic2<T>(T);
 
 #[derive(Clone, Copy, Message)]
 #[repr(C, packed)]
