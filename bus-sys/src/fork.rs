@@ -18,10 +18,11 @@
 use std::fmt;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use crate::futex;
+use crate::kept::Identity;
 
 /// The most leases a process can have open.
 pub const LEASES_MAX: usize = 4096;
@@ -99,8 +100,46 @@ const HELD: u32 = 1;
 const AWAITED: u32 = 2;
 
 /// Lease descriptors that are open, and `FREE` entries. Changed with [`LOCK`] held.
-static LEASES: [AtomicI32; LEASES_MAX] = [const { AtomicI32::new(FREE) }; LEASES_MAX];
-const FREE: RawFd = -1;
+static LEASES: [Entry; LEASES_MAX] = [const { Entry::new() }; LEASES_MAX];
+const FREE: u64 = 0;
+
+struct Entry {
+    /// Number of the descriptor + 1, and above it a number that no other lease of this entry had.
+    word: AtomicU64,
+    device: AtomicU64,
+    inode: AtomicU64,
+}
+
+impl Entry {
+    const fn new() -> Entry {
+        Entry { word: AtomicU64::new(FREE), device: AtomicU64::new(0), inode: AtomicU64::new(0) }
+    }
+
+    fn identity(&self) -> Identity {
+        let load = |word: &AtomicU64| word.load(Ordering::Relaxed);
+        Identity { device: load(&self.device), inode: load(&self.inode) }
+    }
+}
+
+/// The number in a word of the table.
+fn number(word: u64) -> Option<RawFd> {
+    (word as u32).checked_sub(1).map(|number| number as RawFd)
+}
+
+/// A lease's place in the table.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Slot {
+    index: usize,
+    word: u64,
+}
+
+impl Slot {
+    /// Whether the descriptor is open and still the lease's: not closed by somebody else, its number not another file's, nor that of another lease.
+    pub(crate) fn is_its_own(self, fd: BorrowedFd<'_>) -> bool {
+        let entry = &LEASES[self.index];
+        entry.word.load(Ordering::Relaxed) == self.word && entry.identity().is_of(fd)
+    }
+}
 
 /// Keeps forks out while it lives.
 pub(crate) struct NoFork(());
@@ -123,19 +162,32 @@ pub(crate) fn try_no_fork() -> Option<NoFork> {
 }
 
 impl NoFork {
-    /// Has `fd` closed in forked children. False: the table is full.
-    pub(crate) fn add(&self, fd: BorrowedFd<'_>) -> bool {
-        self.replace(FREE, fd.as_raw_fd())
+    /// Has `fd` closed in forked children. `TooManyLeases`: the table is full.
+    pub(crate) fn add(&self, fd: BorrowedFd<'_>) -> io::Result<Slot> {
+        static SERIAL: AtomicU32 = AtomicU32::new(0);
+        let identity = Identity::of(fd)?;
+        let load = |entry: &Entry| entry.word.load(Ordering::Relaxed);
+        let known = Some(fd.as_raw_fd());
+        // A lease that has this number already was closed by somebody else.
+        let index = LEASES.iter().position(|entry| number(load(entry)) == known);
+        let index = index.or_else(|| LEASES.iter().position(|entry| load(entry) == FREE));
+        let index =
+            index.ok_or_else(|| io::Error::new(io::ErrorKind::QuotaExceeded, TooManyLeases))?;
+        let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
+        let word = u64::from(serial) << 32 | u64::from(fd.as_raw_fd() as u32 + 1);
+        let entry = &LEASES[index];
+        entry.device.store(identity.device, Ordering::Relaxed);
+        entry.inode.store(identity.inode, Ordering::Relaxed);
+        entry.word.store(word, Ordering::Relaxed);
+        Ok(Slot { index, word })
     }
 
-    /// The opposite, before `fd` is closed.
-    pub(crate) fn remove(&self, fd: BorrowedFd<'_>) {
-        self.replace(fd.as_raw_fd(), FREE);
-    }
-
-    fn replace(&self, old: RawFd, new: RawFd) -> bool {
-        let entry = LEASES.iter().find(|entry| entry.load(Ordering::Relaxed) == old);
-        entry.map(|entry| entry.store(new, Ordering::Relaxed)).is_some()
+    /// The opposite, before it is closed.
+    pub(crate) fn remove(&self, slot: Slot) {
+        let word = &LEASES[slot.index].word;
+        if word.load(Ordering::Relaxed) == slot.word {
+            word.store(FREE, Ordering::Relaxed);
+        }
     }
 }
 
@@ -169,15 +221,17 @@ extern "C" fn parent() {
     unlock();
 }
 
-/// Runs in the child, on its only thread: loads, stores and close(2), nothing that allocates or
-/// locks.
+/// Runs in the child, on its only thread: loads, stores, fstat(2) and close(2), nothing that
+/// allocates or locks.
 extern "C" fn child() {
     for entry in &LEASES {
-        let fd = entry.load(Ordering::Relaxed);
-        if fd != FREE {
-            entry.store(FREE, Ordering::Relaxed); // only here: a store has the page copied
-            // SAFETY: it is open, for the table is exact while LOCK is held; and its owner, a
-            // `Lease` of the generation that ends below, does not use or close it after that.
+        let Some(fd) = number(entry.word.load(Ordering::Relaxed)) else { continue };
+        entry.word.store(FREE, Ordering::Relaxed); // only here: a store has the page copied
+        // SAFETY: not -1; whatever the number is now, fstat may be asked about it.
+        if entry.identity().is_of(unsafe { BorrowedFd::borrow_raw(fd) }) {
+            // SAFETY: it is open and of the lease's file, as it was just asked, for the table is
+            // exact while LOCK is held; and its owner, a `Lease` of the generation that ends below,
+            // does not use or close it after that.
             unsafe { rustix::io::close(fd) };
         }
     }

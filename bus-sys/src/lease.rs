@@ -22,7 +22,7 @@ use std::io;
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
-use crate::fork;
+use crate::fork::{self, Slot};
 use crate::shm::{self, Access};
 
 /// A description of its own of a file whose bytes stand for holders. Dropping it releases all of
@@ -34,6 +34,7 @@ pub struct Lease {
     /// Open while `generation` is the current one; closed by the child handler of `fork` otherwise,
     /// so that its number may be another file's.
     fd: ManuallyDrop<OwnedFd>,
+    slot: Slot,
     generation: u32,
 }
 
@@ -83,20 +84,24 @@ impl Lease {
     }
 
     fn known(no_fork: &fork::NoFork, fd: OwnedFd) -> io::Result<Lease> {
-        if !no_fork.add(fd.as_fd()) {
-            return Err(io::Error::new(io::ErrorKind::QuotaExceeded, fork::TooManyLeases));
-        }
-        Ok(Lease { fd: ManuallyDrop::new(fd), generation: fork::generation() })
+        let slot = no_fork.add(fd.as_fd())?;
+        Ok(Lease { fd: ManuallyDrop::new(fd), slot, generation: fork::generation() })
+    }
+
+    /// Whether it holds what it held: not in a forked child, and not where somebody else has closed its descriptor, whose number may be that of another file
+    /// now. Each call looks, and fails with `EBADF` then; dropping it leaves the other file alone.
+    pub fn is_intact(&self) -> bool {
+        self.generation == fork::generation() && self.slot.is_its_own(self.fd.as_fd())
     }
 
     /// The descriptor with all that it holds: for who passes it on. Closing it releases nothing while another descriptor of the
     /// description is open or under way, anywhere. `EBADF` in a forked child.
     pub fn into_fd(mut self) -> io::Result<OwnedFd> {
-        if self.generation != fork::generation() {
+        if !self.is_intact() {
             return Err(io::Error::from_raw_os_error(libc::EBADF));
         }
         let no_fork = fork::no_fork();
-        no_fork.remove(self.fd.as_fd());
+        no_fork.remove(self.slot);
         // SAFETY: taken once, here: the lease is forgotten below, so that its drop does not run.
         let fd = unsafe { ManuallyDrop::take(&mut self.fd) };
         std::mem::forget(self);
@@ -167,7 +172,7 @@ impl Lease {
         count: u64,
     ) -> io::Result<libc::flock> {
         let (fd, mut lock) = self.request(kind, first, count)?;
-        // SAFETY: the descriptor is open (the generation was checked), and `lock` is what these
+        // SAFETY: the descriptor is open (`request` has asked), and `lock` is what these
         // commands read and, for F_OFD_GETLK, write.
         match unsafe { libc::fcntl(fd, command, &raw mut lock) } {
             -1 => Err(io::Error::last_os_error()),
@@ -182,7 +187,7 @@ impl Lease {
         first: u64,
         count: u64,
     ) -> io::Result<(RawFd, libc::flock)> {
-        if self.generation != fork::generation() {
+        if !self.is_intact() {
             return Err(io::Error::from_raw_os_error(libc::EBADF));
         }
         let offset =
@@ -231,10 +236,12 @@ impl Drop for Lease {
             // description until its handler or its exec has run.
             _ = self.lock(libc::F_OFD_SETLK, libc::F_UNLCK, 0, 0); // a count of 0: all bytes
             let no_fork = fork::no_fork(); // no child gets it after the table has lost it
-            no_fork.remove(self.fd.as_fd());
-            // SAFETY: dropped once, here, and not closed before: the generation is the one it was
-            // opened in.
-            unsafe { ManuallyDrop::drop(&mut self.fd) };
+            let is_intact = self.is_intact();
+            no_fork.remove(self.slot);
+            if is_intact {
+                // SAFETY: dropped once, here, and not closed before, as was just asked.
+                unsafe { ManuallyDrop::drop(&mut self.fd) };
+            }
         }
     }
 }

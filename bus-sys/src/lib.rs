@@ -8,6 +8,7 @@
 //! | `map`        | the only place that maps memory, besides the two pages of a `life`        |
 //! | `exit`       | what is done when the process ends in order                               |
 //! | `futex`      | sleep on a 32-bit word that processes share, and wake its sleepers        |
+//! | `kept`       | descriptors that are closed only if they still are those of their file    |
 //! | `lease`      | proof of life: a lock on one byte of a file, which ends with its holder   |
 //! | `lock_list`  | who holds a lease, for those who may not open its file: `/proc/locks`       |
 //! | `life`       | a word in a file that the kernel marks when its thread ends               |
@@ -35,6 +36,7 @@ pub mod clock;
 pub mod exit;
 pub mod fork;
 pub mod futex;
+pub mod kept;
 pub mod lease;
 pub mod life;
 pub mod lock_list;

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use shmbus_sys::exit::AtExit;
+use shmbus_sys::kept::Kept;
 use shmbus_sys::lease::Lease;
 use shmbus_sys::map::Mapping;
 use shmbus_sys::shm::{self, Access};
@@ -58,6 +59,8 @@ impl Attachment {
             return Err(OpenError::Retired { name: name.to_owned() });
         }
         let owned = Mutex::new(vec![false; region.geometry().participants() as usize]);
+        let directory =
+            Kept::new(directory).map_err(|source| refused(name, "stat its directory", source))?;
         Ok(Attachment {
             name: name.to_owned(),
             description,
@@ -90,7 +93,7 @@ impl Attachment {
             region: Arc::new(region),
             prefault: false,
             place: Place::Broker(socket.to_path_buf()),
-            leases: Leases::Pages { pages, _own: own },
+            leases: Leases::Pages { pages, own },
             owned: Mutex::new(owned),
             fork_generation: fork::generation(),
         }
@@ -228,9 +231,15 @@ pub(crate) struct Participant {
 }
 
 impl Participant {
+    /// Whether the entry is not its own any more: its parent's, in a forked child, where nothing is mapped either; or anybody's, where the process has closed the
+    /// descriptor with the lease.
+    fn is_gone(&self) -> bool {
+        self.attachment.is_forked() || !self.attachment.leases.are_intact()
+    }
+
     /// Stops holding publishers up, while its held samples stay as they are.
     pub(crate) fn stop_receiving(&self) {
-        if self.attachment.is_forked() {
+        if self.is_gone() {
             return;
         }
         let entry = self.region.entry(self.index);
@@ -249,8 +258,8 @@ impl Participant {
 
 impl Drop for Participant {
     fn drop(&mut self) {
-        if self.attachment.is_forked() {
-            return; // the entry and its lease are the parent's, and nothing is mapped here
+        if self.is_gone() {
+            return;
         }
         let owned = &self.attachment.owned;
         let mut owned = owned.lock().unwrap_or_else(PoisonError::into_inner);
@@ -283,7 +292,7 @@ fn state_itself(region: &Arc<Region>, index: EntryIndex, generation: u64) -> Opt
 /// From where an attachment has what it has.
 pub(crate) enum Place {
     /// The topic's own directory: stays valid when the topic loses its name.
-    Directory(OwnedFd),
+    Directory(Kept),
     /// The socket of the broker of a guarded topic.
     Broker(PathBuf),
 }
@@ -293,7 +302,7 @@ enum Leases {
     /// A description of `live`, of which each entry has a byte.
     Bytes(Lease),
     /// Of a guarded topic, a description for each page that is mapped, to ask with. Its own entry's lease came with a description that holds it.
-    Pages { pages: Vec<Option<Lease>>, _own: Option<Lease> },
+    Pages { pages: Vec<Option<Lease>>, own: Option<Lease> },
 }
 
 impl Leases {
@@ -304,6 +313,14 @@ impl Leases {
                 Some(Some(page)) => page.is_held_by_another(PAGE_LEASE),
                 _ => Err(io::ErrorKind::Unsupported.into()), // a page that is not mapped here
             },
+        }
+    }
+
+    /// Whether the own entries are still this attachment's: false where somebody has closed its descriptor.
+    fn are_intact(&self) -> bool {
+        match self {
+            Leases::Bytes(lease) => lease.is_intact(),
+            Leases::Pages { own, .. } => own.as_ref().is_none_or(Lease::is_intact),
         }
     }
 

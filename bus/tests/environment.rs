@@ -13,6 +13,8 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 
 use shmbus::{CreateError, Delivery, Directory, OpenError, Topic, TopicOptions};
 
+#[path = "environment/closed.rs"]
+mod closed;
 #[path = "environment/crashes.rs"]
 mod crashes;
 #[path = "environment/directories.rs"]
@@ -79,6 +81,7 @@ fn a_process_started_by_another_test_plays_its_role() {
         "at" => say(&format!("{:?}", Directory::at(&path).map(|d| d.path().to_owned()))),
         "on a disk" => file_systems::play_on_a_disk(&path),
         "descriptors" => play_descriptors(&path),
+        "closes everything" => closed::play_closes_everything(&path),
         "exit" => ends::play_exit(&path),
         "exit at once" => ends::play_exit_at_once(&path),
         "exit of a fork" => ends::play_exit_of_a_fork(&path),

@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use shmbus_sys::kept::Kept;
 use shmbus_sys::map::{Mapping, Piece, Pieces};
 use shmbus_sys::shm::{self, Access};
 use shmbus_sys::{clock, unix};
@@ -27,9 +28,9 @@ use crate::schema::Schema;
 #[derive(Debug)]
 pub struct GuardedTopic {
     pub(crate) name: String,
-    pub(crate) data: OwnedFd,
-    pub(crate) ctl: OwnedFd,
-    pub(crate) pages: Vec<OwnedFd>,
+    pub(crate) data: Kept,
+    pub(crate) ctl: Kept,
+    pub(crate) pages: Vec<Kept>,
 }
 
 impl GuardedTopic {
@@ -130,7 +131,8 @@ impl GuardedTopic {
     pub(crate) fn of(name: &[u8], fds: Vec<OwnedFd>) -> io::Result<GuardedTopic> {
         let wrong = || io::Error::from(io::ErrorKind::InvalidData);
         let name = str::from_utf8(name).map_err(|_| wrong())?.to_owned();
-        let mut fds = fds.into_iter();
+        let kept: io::Result<Vec<Kept>> = fds.into_iter().map(Kept::new).collect();
+        let mut fds = kept?.into_iter();
         let (data, ctl) = (fds.next().ok_or_else(wrong)?, fds.next().ok_or_else(wrong)?);
         Ok(GuardedTopic { name, data, ctl, pages: fds.collect() })
     }
@@ -191,7 +193,7 @@ fn build(
         let file = shm::memfd("shmbus")?;
         shm::allocate(file.as_fd(), len)?;
         shm::seal(file.as_fd())?;
-        Ok::<OwnedFd, io::Error>(file)
+        Kept::new(file)
     };
     let (data, ctl) = (file(geometry.data_len())?, file(geometry.control_len())?);
     let (header, control) =
@@ -202,7 +204,6 @@ fn build(
     let table: Vec<u64> = (0..blocks).map(|index| table::initial(index, blocks)).collect();
     shm::write_all_at(data.as_fd(), bytemuck::cast_slice(&table), TABLE_OFFSET)?;
     shm::write_all_at(data.as_fd(), carried.text().as_bytes(), geometry.schema_offset())?;
-    let pages: io::Result<Vec<OwnedFd>> =
-        (0..geometry.participants()).map(|_| file(PAGE)).collect();
+    let pages: io::Result<Vec<Kept>> = (0..geometry.participants()).map(|_| file(PAGE)).collect();
     Ok(GuardedTopic { name: name.to_owned(), data, ctl, pages: pages? })
 }

@@ -80,6 +80,10 @@ impl Drop for Member {
         if self.is_forked() {
             return;
         }
+        if !self.seat.is_its_own() {
+            std::mem::forget(self.life.take()); // the word may be the next owner's
+            return;
+        }
         self.seat.leave();
         self.life = None;
         crash::point("sync.leave.dead");

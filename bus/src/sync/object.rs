@@ -5,6 +5,7 @@ use std::io;
 use std::mem::offset_of;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use shmbus_sys::kept::Kept;
 use shmbus_sys::map::Mapping;
 use shmbus_sys::shm::{self, Access};
 use shmbus_sys::spawn::FileId;
@@ -127,8 +128,8 @@ pub(crate) struct Object {
     pub(crate) header: SyncHeader,
     pub(crate) region: SyncRegion,
     /// The file, and its directory, for those who join.
-    pub(crate) ctl: OwnedFd,
-    pub(crate) directory: OwnedFd,
+    pub(crate) ctl: Kept,
+    pub(crate) directory: Kept,
 }
 
 impl Object {
@@ -199,6 +200,8 @@ impl Object {
         }
         let live = FileId::at(directory.as_fd(), LIVE);
         live.map_err(|source| refused_in(name, &directory, "find live", source))?;
+        let kept = |fd| Kept::new(fd).map_err(failed("stat ctl"));
+        let (ctl, directory) = (kept(ctl)?, kept(directory)?);
         Ok(Object { name: name.to_owned(), kind, header, region, ctl, directory })
     }
 

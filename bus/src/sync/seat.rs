@@ -109,6 +109,12 @@ impl Seat {
         crash::point("sync.join.member");
     }
 
+    /// Whether the entry is still its own: false where somebody has closed the descriptor with the lease.
+    #[cfg(not(loom))]
+    pub(crate) fn is_its_own(&self) -> bool {
+        self.lease.is_intact()
+    }
+
     /// Gives back what it has, and the entry. The life word and the lease are to be given back after this.
     pub(crate) fn leave(&self) {
         if (self.give_back)(&self.region, self.index, self.generation) {
