@@ -157,6 +157,18 @@ impl Running {
         Pid::from_raw(self.pid().try_into().unwrap()).unwrap()
     }
 
+    /// Whether it ends by itself in this time.
+    pub(crate) fn ends_within(&mut self, time: Duration) -> bool {
+        let begin = std::time::Instant::now();
+        while self.child().try_wait().unwrap().is_none() {
+            if begin.elapsed() > time {
+                return false;
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+        true
+    }
+
     /// Waits for its end, which is also that of its input.
     pub(crate) fn finish(mut self) -> Done {
         let mut child = self.0.take().unwrap();
