@@ -34,10 +34,10 @@ impl Schema {
         let mut root = None;
         let mut first = true;
         let mut last = 1;
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text); // a byte order mark, as some editors write
         if text.len() as u64 > TEXT_MAX {
             return Err(SchemaError { line: 1, reason: "the text has more than 64 KiB" });
         }
-        let text = text.strip_prefix('\u{feff}').unwrap_or(text); // a byte order mark, as some editors write
         for (number, line) in text.lines().enumerate() {
             last = number + 1;
             let wrong = |reason| SchemaError { line: last, reason };
