@@ -14,12 +14,12 @@
 //! | `life`       | a word in a file that the kernel marks when its thread ends               |
 //! | `fork`       | what a child that was forked and did not exec must not keep               |
 //! | `membarrier` | a memory barrier on the running threads of all registered processes       |
-//! | `process`    | process id, start time, number of cores                                   |
+//! | `process`    | processes as `/proc` tells of them, number of cores                       |
 //! | `record`     | shared and exclusive locks on ranges of a file, with deadlines             |
 //! | `probe`      | what this machine offers: tried, or read where the kernel states it       |
 //! | `robust`     | the kernel marks the lock word of a thread that dies, and wakes one       |
 //! | `spawn`      | what a child is and has when it begins, beyond what `Command` can say     |
-//! | `pidfd`      | a child by descriptor                                                     |
+//! | `pidfd`      | a process by descriptor                                                   |
 //! | `signal`     | signals that are read from a descriptor                                   |
 //! | `prefetch`   | hints to the cache                                                         |
 //! | `ready`      | sleep until one of several descriptors is ready                           |

@@ -13,19 +13,70 @@ pub fn pid() -> u32 {
 /// `None` where the process or `/proc` is not to be seen. For people to read; about 15 us. See
 /// [proc_pid_stat(5)](https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html), field 22.
 pub fn start_time_ticks(pid: u32) -> Option<u64> {
-    start_time_in(&std::fs::read(format!("/proc/{pid}/stat")).ok()?)
+    stat(pid).map(|stat| stat.start_ticks)
+}
+
+/// What `/proc/PID/stat` says of a process, in the pid namespace that `/proc` was mounted in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stat {
+    /// Its number.
+    pub pid: u32,
+    /// Its parent; 0 outside the namespace.
+    pub parent: u32,
+    /// Its process group.
+    pub group: u32,
+    /// Its session.
+    pub session: u32,
+    /// Device of its controlling terminal; 0: it has none.
+    pub terminal: i32,
+    /// All its threads have ended, and its parent has not reaped it.
+    pub has_ended: bool,
+    /// As [`start_time_ticks`].
+    pub start_ticks: u64,
+}
+
+/// Of one process. `None`: it is gone, or not to be seen.
+pub fn stat(pid: u32) -> Option<Stat> {
+    read_stat(pid, &std::fs::read(format!("/proc/{pid}/stat")).ok()?)
+}
+
+/// Of all processes that are to be seen, at no single moment: some that are forked meanwhile may be missing.
+pub fn all() -> io::Result<Vec<Stat>> {
+    let entries = std::fs::read_dir("/proc")?;
+    let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    Ok(pids.filter_map(stat).collect())
+}
+
+/// Whether this process has a controlling terminal: after a hang-up it has none. `None`: `/proc` is not to be seen.
+pub fn has_terminal() -> Option<bool> {
+    stat(pid()).map(|stat| stat.terminal != 0)
+}
+
+/// Whether this process gets the children of others that have ended before them: as process 1 of its pid namespace, or as a subreaper. See
+/// [PR_SET_CHILD_SUBREAPER](https://man7.org/linux/man-pages/man2/PR_SET_CHILD_SUBREAPER.2const.html).
+pub fn adopts_orphans() -> bool {
+    pid() == 1 || rustix::process::child_subreaper().is_ok_and(|subreaper| subreaper.is_some())
 }
 
 /// Field 2 is the program's name in parentheses and may hold anything, also `)`, blanks and bytes
-/// that are not UTF-8; behind its last parenthesis there are plain numbers.
-fn start_time_in(stat: &[u8]) -> Option<u64> {
+/// that are not UTF-8; after its last parenthesis there are a letter and plain numbers.
+fn read_stat(pid: u32, stat: &[u8]) -> Option<Stat> {
     let name_end = stat.iter().rposition(|&byte| byte == b')')?;
-    std::str::from_utf8(&stat[name_end + 1..])
-        .ok()?
-        .split_ascii_whitespace()
-        .nth(22 - 3)?
-        .parse()
-        .ok()
+    let text = std::str::from_utf8(&stat[name_end + 1..]).ok()?;
+    let fields: Vec<&str> = text.split_ascii_whitespace().collect();
+    let field = |number: usize| fields.get(number - 3).copied(); // numbered as in the manual
+    let number = |at: usize| field(at)?.parse::<u32>().ok();
+    // The first thread of a process may be a zombie while others run: those count.
+    let is_alone = field(20)?.parse::<i64>().ok()? <= 1;
+    Some(Stat {
+        pid,
+        parent: number(4)?,
+        group: number(5)?,
+        session: number(6)?,
+        terminal: field(7)?.parse().ok()?,
+        has_ended: matches!(field(3)?, "Z" | "X" | "x") && is_alone,
+        start_ticks: field(22)?.parse().ok()?,
+    })
 }
 
 /// On how many processors this thread may run: those of its affinity mask, at least 1. A cgroup's
@@ -68,11 +119,24 @@ mod tests {
 
     #[test]
     fn a_program_name_with_parentheses_and_blanks_does_not_shift_the_fields() {
-        let stat =
-            b"7 (a) b) (\xff 9) S 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 2222 23 24\n";
-        assert_eq!(start_time_in(stat), Some(2222));
-        assert_eq!(start_time_in(b"7 (a) S 4 5"), None);
-        assert_eq!(start_time_in(b""), None);
+        let line =
+            b"7 (a) b) (\xff 9) Z 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 1 21 2222 23 24\n";
+        let stat = read_stat(7, line).unwrap();
+        assert_eq!(
+            (stat.pid, stat.parent, stat.group, stat.session, stat.terminal),
+            (7, 4, 5, 6, 7)
+        );
+        assert_eq!((stat.has_ended, stat.start_ticks), (true, 2222));
+        assert_eq!(read_stat(7, b"7 (a) S 4 5"), None);
+        assert_eq!(read_stat(7, b""), None);
+    }
+
+    #[test]
+    fn this_process_is_among_all_and_has_not_ended() {
+        let all = all().unwrap();
+        let own = all.iter().find(|stat| stat.pid == pid()).unwrap();
+        assert!(!own.has_ended && own.parent != 0);
+        assert_eq!(has_terminal(), Some(own.terminal != 0));
     }
 
     #[test]

@@ -15,6 +15,18 @@ use crate::clock;
 pub fn wait(fds: &[BorrowedFd<'_>], deadline_ns: Option<u64>) -> io::Result<Vec<bool>> {
     let mut polled: Vec<PollFd<'_>> =
         fds.iter().map(|fd| PollFd::from_borrowed_fd(*fd, PollFlags::IN)).collect();
+    wait_for(&mut polled, deadline_ns)?;
+    Ok(polled.iter().map(|fd| !fd.revents().is_empty()).collect())
+}
+
+/// The same for one that can be written to, without waiting for whoever reads it, or whose other end is gone. `false`: the deadline has come.
+pub fn wait_for_room(fd: BorrowedFd<'_>, deadline_ns: Option<u64>) -> io::Result<bool> {
+    let mut polled = [PollFd::from_borrowed_fd(fd, PollFlags::OUT)];
+    wait_for(&mut polled, deadline_ns)?;
+    Ok(!polled[0].revents().is_empty())
+}
+
+fn wait_for(polled: &mut [PollFd<'_>], deadline_ns: Option<u64>) -> io::Result<()> {
     loop {
         let left = deadline_ns.map(|deadline_ns| {
             let left_ns = deadline_ns.saturating_sub(clock::monotonic_ns());
@@ -23,13 +35,12 @@ pub fn wait(fds: &[BorrowedFd<'_>], deadline_ns: Option<u64>) -> io::Result<Vec<
                 tv_nsec: (left_ns % 1_000_000_000) as _,
             }
         });
-        match poll(&mut polled, left.as_ref()) {
-            Ok(_) => break,
+        match poll(polled, left.as_ref()) {
+            Ok(_) => return Ok(()),
             Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
     }
-    Ok(polled.iter().map(|fd| !fd.revents().is_empty()).collect())
 }
 
 /// A descriptor that is ready from [`ring`](Doorbell::ring) to [`clear`](Doorbell::clear), whatever

@@ -176,6 +176,13 @@ impl Records {
     }
 }
 
+impl AsFd for Records {
+    /// To describe the file. In a forked child its number may be another file's.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.description.as_fd()
+    }
+}
+
 fn flags(access: Access) -> OFlags {
     // NONBLOCK: opening a FIFO or a device does not wait.
     let flags = OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;

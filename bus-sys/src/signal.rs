@@ -62,6 +62,7 @@ impl AsFd for Signals {
 
 /// Whether the process ignores `signal`: as `nohup` and a shell's `trap ''` leave it to the programs that they start. A program that handles signals
 /// leaves those as they are.
+/// A signal that is blocked is read by [`Signals`] although it is ignored.
 pub fn is_ignored(signal: Signal) -> io::Result<bool> {
     let mut action = MaybeUninit::<libc::sigaction>::uninit();
     // SAFETY: the old action is written to where there is room for it; the new one is not given.

@@ -12,7 +12,8 @@ use std::process::Command;
 
 use rustix::fs::{AtFlags, fstat, statat};
 use rustix::io::{FdFlags, fcntl_dupfd_cloexec, fcntl_setfd};
-use rustix::process::{getppid, set_parent_process_death_signal};
+pub use rustix::process::{Resource, Rlimit, getrlimit};
+use rustix::process::{getppid, set_parent_process_death_signal, setrlimit};
 
 use crate::signal::{Signal, set_of};
 
@@ -102,6 +103,34 @@ pub fn die_with_parent(command: &mut Command, signal: Signal) {
     };
     // SAFETY: system calls.
     unsafe { command.pre_exec(ask) };
+}
+
+/// Has every descriptor of this process but the three standard streams closed by exec, as far as they are open now: what whoever started this process
+/// left open does not reach its children. [`inherit`] takes it back for one child and descriptor.
+pub fn close_others_on_exec() -> io::Result<()> {
+    const FIRST: u32 = 3;
+    // SAFETY: numbers; the call changes a flag of descriptors that are open.
+    let result =
+        unsafe { libc::syscall(libc::SYS_close_range, FIRST, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
+    if result == 0 {
+        return Ok(());
+    }
+    // Before Linux 5.11.
+    for entry in std::fs::read_dir("/proc/self/fd")? {
+        let number = entry?.file_name().to_str().and_then(|name| name.parse::<RawFd>().ok());
+        if let Some(number) = number.filter(|number| *number >= FIRST as RawFd) {
+            // SAFETY: a number and constants; EBADF where nothing is open under it.
+            unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) };
+        }
+    }
+    Ok(())
+}
+
+/// Gives the child these limits of a resource: those that this process had before it raised its own.
+pub fn limit(command: &mut Command, resource: Resource, limits: Rlimit) {
+    let set = move || setrlimit(resource, limits).map_err(io::Error::from);
+    // SAFETY: one system call; an errno becomes an error without allocating.
+    unsafe { command.pre_exec(set) };
 }
 
 /// Lets the child begin without blocked signals, and with the default action for each. Both are

@@ -54,6 +54,8 @@ pub struct TopicInfo {
     pub retired: bool,
     /// When it was created, in nanoseconds since 1970.
     pub created_ns: u64,
+    /// A random number that tells this topic from others of its name, before and after it.
+    pub instance: u64,
     /// How many participants were found dead since it was created. Who was found dead and not entered into the record yet is not counted, and neither is who
     /// was left by a process that ended by `exit` or returned from `main`.
     pub deaths: u64,
@@ -178,6 +180,7 @@ impl TopicInfo {
             memory: Memory::of(geometry),
             retired: !forked && region.control().notices.0.joins.is_retired(),
             created_ns: description.created_ns,
+            instance: description.instance,
             deaths,
             last_death: last.map(|dead| LastDeath {
                 entry: dead.entry,

@@ -34,6 +34,7 @@ runner::tests! {
     identity::a_number_may_be_another_process_by_now_and_a_descriptor_never_is,
     identity::an_orphan_goes_to_the_nearest_subreaper,
     identity::the_death_signal_comes_with_the_end_of_the_thread_that_spawned,
+    identity::a_change_of_user_takes_the_death_signal_back,
     identity::standard_signals_merge_and_real_time_ones_queue,
 }
 

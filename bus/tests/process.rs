@@ -5,6 +5,8 @@
 
 #[path = "support/board.rs"]
 mod board;
+#[path = "process/crossings.rs"]
+mod crossings;
 #[path = "process/inherit.rs"]
 mod inherit;
 #[path = "process/kills.rs"]
@@ -22,6 +24,8 @@ mod runner;
 mod signals;
 #[path = "process/stops.rs"]
 mod stops;
+#[path = "process/surroundings.rs"]
+mod surroundings;
 #[path = "process/tree.rs"]
 mod tree;
 #[path = "process/workers.rs"]
@@ -48,9 +52,16 @@ runner::tests! {
     stops::a_child_that_reads_the_request_ends_by_itself,
     stops::a_child_that_does_not_ends_by_sigterm_and_one_that_ignores_that_by_sigkill,
     stops::what_a_child_has_started_goes_with_it_unless_it_has_left_the_group,
+    stops::all_of_a_group_may_end_in_order_and_are_waited_for,
     stops::a_supervisor_that_panics_leaves_no_child,
+    crossings::what_is_wanted_while_a_child_is_being_stopped_counts,
+    surroundings::a_child_that_somebody_else_waits_for_has_ended_all_the_same,
+    surroundings::the_want_of_descriptors_is_no_restart,
+    surroundings::orphans_that_it_has_got_are_reaped,
     signals::ends_are_told_although_sigchld_was_ignored_when_the_process_began,
     signals::sigterm_stops_the_tree_and_a_second_one_kills_it,
+    signals::another_signal_that_stops_is_no_second_wish,
+    signals::what_whoever_started_it_ignores_is_left_alone,
     signals::sighup_starts_what_is_new_stops_what_is_gone_and_leaves_the_rest_alone,
     kills::the_children_of_a_killed_supervisor_are_gone,
     kills::random_kills_leave_the_tree_as_it_is_specified,
@@ -61,5 +72,5 @@ fn main() -> ExitCode {
     if arguments.first().is_some_and(|first| first == workers::WORKER) {
         workers::play(&arguments[1..]);
     }
-    runner::main(TESTS, &[signals::ROLES, kills::ROLES].concat())
+    runner::main(TESTS, &[signals::ROLES, kills::ROLES, surroundings::ROLES].concat())
 }

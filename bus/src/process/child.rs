@@ -1,12 +1,14 @@
-//! One child process: from spawn to reaped. It is never left behind: dropped, it is killed and waited for.
+//! One child process: from spawn until nobody of its group is left. It is never left behind: dropped, it is killed and waited for.
 
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::process::{CommandExt as _, ExitStatusExt};
-use std::process::{Child, ExitStatus};
+use std::os::unix::process::CommandExt as _;
+use std::path::PathBuf;
+use std::process::{Child, Command};
 
-use shmbus_sys::pidfd::{self, PidFd, Signal};
+use shmbus_sys::pidfd::{self, Exit, PidFd, Reap, Signal};
+use shmbus_sys::process::{self, Stat};
 use shmbus_sys::{clock, spawn};
 
 use super::inherit;
@@ -28,6 +30,8 @@ pub enum End {
     },
     /// It was not started: the kernel's number of the error, 0 where it has none.
     NotStarted(i32),
+    /// It has ended, and nobody knows how: something else in this program has waited for it.
+    Unknown,
 }
 
 /// Whether a core was dumped.
@@ -40,13 +44,14 @@ pub enum Core {
 }
 
 impl End {
-    fn of(status: ExitStatus) -> End {
-        match (status.code(), status.signal()) {
-            (Some(code), _) => End::Exited(code),
-            (None, signal) => {
-                let core = if status.core_dumped() { Core::Dumped } else { Core::None };
-                End::Killed { signal: signal.unwrap_or(0), core }
+    fn of(exit: Exit) -> End {
+        match exit {
+            Exit::Status(code) => End::Exited(code),
+            Exit::Signal { number, dumped } => {
+                let core = if dumped { Core::Dumped } else { Core::None };
+                End::Killed { signal: number, core }
             }
+            Exit::Lost => End::Unknown,
         }
     }
 
@@ -62,6 +67,7 @@ impl fmt::Display for End {
             End::Exited(code) => write!(f, "exited with status {code}"),
             End::Killed { signal, core: Core::None } => write!(f, "was ended by signal {signal}"),
             End::Killed { signal, .. } => write!(f, "was ended by signal {signal}, core dumped"),
+            End::Unknown => f.write_str("has ended, nobody knows how"),
             End::NotStarted(0) => f.write_str("was not started"),
             End::NotStarted(error) => {
                 write!(f, "was not started: {}", io::Error::from_raw_os_error(*error))
@@ -70,16 +76,29 @@ impl fmt::Display for End {
     }
 }
 
-/// A child that was started and not reaped.
+/// A child that was started, until nobody of its process group is left.
 pub(super) struct Process {
     child: Child,
     pidfd: PidFd,
     /// Dropped, it tells the child to stop.
     stop: Option<OwnedFd>,
-    reaped: bool,
+    /// How it has ended, and when.
+    end: Option<(End, u64)>,
+    /// Whether the kernel signals a group by descriptor, so that its number is not needed. Before Linux 6.9 the child stays a zombie until its group is empty, which
+    /// keeps the number its own.
+    by_descriptor: bool,
+    rest: Rest,
     pub(super) started_ns: u64,
     /// In nanoseconds since 1970.
     pub(super) started_realtime_ns: u64,
+}
+
+/// What is waited for when the child has ended.
+enum Rest {
+    /// One of its group.
+    Member(PidFd),
+    /// No descriptor was left for that: it is looked again.
+    Look { at_ns: u64 },
 }
 
 impl Process {
@@ -96,7 +115,7 @@ impl Process {
             inherit::give(&mut command, attachment)?;
         }
         let stop = Some(stop::give(&mut command)?);
-        let mut child = command.spawn()?;
+        let mut child = command.spawn().map_err(|error| explained(error, &command))?;
         let pidfd = match PidFd::of(&child) {
             Ok(pidfd) => pidfd,
             Err(error) => {
@@ -107,9 +126,11 @@ impl Process {
         };
         Ok(Process {
             child,
+            by_descriptor: pidfd.send_to_group(None).is_ok(),
             pidfd,
             stop,
-            reaped: false,
+            end: None,
+            rest: Rest::Look { at_ns: 0 },
             started_ns: clock::monotonic_ns(),
             started_realtime_ns: clock::realtime_ns(),
         })
@@ -128,40 +149,136 @@ impl Process {
         self.stop = None;
     }
 
+    /// SIGTERM to its group.
     pub(super) fn terminate(&mut self) {
         self.ask();
-        let _ = self.pidfd.send(Signal::TERM); // it fails only where the child may not be signalled
+        self.send(Signal::TERM);
     }
 
     /// SIGKILL to its group.
     pub(super) fn kill(&mut self) {
-        let _ = self.pidfd.send(Signal::KILL);
-        let _ = pidfd::send_to_group_of(&self.child, Signal::KILL);
+        self.send(Signal::KILL);
     }
 
-    /// Takes the end of a child whose descriptor is ready. Who is left in its group is killed first, while the child, not reaped, keeps the number of
-    /// the group its own.
-    pub(super) fn reap(&mut self) -> io::Result<End> {
-        let _ = pidfd::send_to_group_of(&self.child, Signal::KILL);
-        let status = self.child.wait()?; // closes its standard input, and does not sleep
-        self.reaped = true;
-        Ok(End::of(status))
+    /// To the child, wherever it is, and to its group. It fails only where they may not be signalled.
+    fn send(&mut self, signal: Signal) {
+        let in_group = match self.by_descriptor {
+            true => self.pidfd.send_to_group(Some(signal)).unwrap_or(false),
+            // Not where somebody else has reaped it: the number may be another's.
+            false if matches!(self.pidfd.exit(Reap::Later), Ok(Some(Exit::Lost))) => false,
+            false => pidfd::send_to_group_of(&self.child, signal).unwrap_or(false),
+        };
+        // A child that has left its own group gets it all the same, and no other gets it twice.
+        let has_left = || process::stat(self.pid()).is_some_and(|stat| stat.group != stat.pid);
+        if !in_group || (self.end.is_none() && has_left()) {
+            let _ = self.pidfd.send(signal);
+        }
     }
-}
 
-impl AsFd for Process {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.pidfd.as_fd()
+    /// How the child itself has ended, and when; `None`: it has not.
+    pub(super) fn ended(&mut self) -> io::Result<Option<(End, u64)>> {
+        if self.end.is_none() {
+            let reap = if self.by_descriptor { Reap::Now } else { Reap::Later };
+            if let Some(exit) = self.pidfd.exit(reap)? {
+                drop(self.child.stdin.take());
+                self.end = Some((End::of(exit), clock::monotonic_ns()));
+            }
+        }
+        Ok(self.end)
+    }
+
+    /// Whether somebody of its group is left, who is watched then. For a child that has ended.
+    pub(super) fn has_rest(&mut self, all: &mut Processes) -> bool {
+        let is_known_empty = match self.by_descriptor {
+            true => !self.pidfd.send_to_group(None).unwrap_or(true), // EPERM: somebody is there
+            false => matches!(self.end, Some((End::Unknown, _))),    // nothing can be said
+        };
+        if is_known_empty {
+            return false;
+        }
+        let Some(member) = all.member_of(self.pid()) else { return false };
+        self.rest = match PidFd::of_process(member.pid, member.start_ticks) {
+            Ok(Some(member)) => Rest::Member(member),
+            _ => Rest::Look { at_ns: clock::monotonic_ns() + 10_000_000 },
+        };
+        true
+    }
+
+    /// When its group is to be looked at again.
+    pub(super) fn look_ns(&self) -> Option<u64> {
+        match self.rest {
+            Rest::Look { at_ns } if self.end.is_some() => Some(at_ns),
+            _ => None,
+        }
+    }
+
+    pub(super) fn look_now(&mut self) {
+        self.rest = Rest::Look { at_ns: 0 };
+    }
+
+    /// What is ready when something of it has ended.
+    pub(super) fn watched(&self) -> Option<BorrowedFd<'_>> {
+        match (&self.end, &self.rest) {
+            (None, _) => Some(self.pidfd.as_fd()),
+            (Some(_), Rest::Member(member)) => Some(member.as_fd()),
+            (Some(_), Rest::Look { .. }) => None,
+        }
     }
 }
 
 impl Drop for Process {
     fn drop(&mut self) {
-        if !self.reaped {
-            self.kill();
-            let _ = self.child.wait();
-        }
+        self.kill(); // whoever was forked since the last look
+        let _ = self.pidfd.wait();
     }
+}
+
+/// All processes, looked at once for all children whose groups are to be known.
+#[derive(Default)]
+pub(super) struct Processes(Option<Vec<Stat>>);
+
+impl Processes {
+    /// Somebody in a group who has not ended. Where processes are not to be seen, nobody.
+    fn member_of(&mut self, group: u32) -> Option<Stat> {
+        let all = self.0.get_or_insert_with(|| process::all().unwrap_or_default());
+        all.iter().find(|stat| stat.group == group && !stat.has_ended).copied()
+    }
+}
+
+/// What `spawn` says of a missing program and of a missing working directory is the same: this says which it is.
+fn explained(error: io::Error, command: &Command) -> io::Error {
+    let Some(directory) = command.get_current_dir() else { return error };
+    match std::fs::metadata(directory.join(".")) {
+        Err(why) if why.raw_os_error() == error.raw_os_error() => {
+            let (kind, path) = (error.kind(), directory.to_path_buf());
+            io::Error::new(kind, NoDirectory { path, source: error })
+        }
+        _ => error,
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("working directory {}: {source}", path.display())]
+struct NoDirectory {
+    path: PathBuf,
+    source: io::Error,
+}
+
+/// The kernel's number of an error, also where something is said beside it; 0: it has none.
+pub(super) fn number(error: &io::Error) -> i32 {
+    let mut inner = error.get_ref().and_then(|inner| inner.source());
+    let mut number = error.raw_os_error();
+    while let (None, Some(source)) = (number, inner) {
+        number = source.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error);
+        inner = source.source();
+    }
+    number.unwrap_or(0)
+}
+
+/// Whether something was missing that may be there the next moment: descriptors, processes, memory.
+pub(super) fn is_passing(error: &io::Error) -> bool {
+    const PASSING: [i32; 4] = [11, 12, 23, 24]; // EAGAIN, ENOMEM, ENFILE, EMFILE on every architecture of Linux
+    PASSING.contains(&number(error))
 }
 
 /// Gives back what the dead hold in a child's topics. How many were found dead.

@@ -20,19 +20,26 @@
 //! # What it promises
 //! - A child has the standard streams, the topics that it was given, and a descriptor that says when it is to stop: every other descriptor of shmbus is
 //!   close-on-exec. No signal is blocked or ignored in it.
-//! - A process is watched by descriptor (pidfd) and never by its number alone; none but the supervisor's own children are waited for.
+//! - A process is watched by descriptor (pidfd) and never by its number alone; none but the supervisor's own children are waited for, unless it
+//!   [reaps orphans](Supervisor::reap_orphans). If something else in the program waits for a child, its end is [`End::Unknown`], and no more is lost.
 //! - What a dead child held in its topics is given back before it is started again.
+//! - A child has ended when its whole process group has: SIGTERM, and SIGKILL after the time that it has, go to the group.
 //! - A stopped tree leaves nothing: no process of it, no zombie, no place in a topic.
-//! - The children die with the supervisor, however it dies.
+//! - The children die with the supervisor, however it dies, unless they have changed their user or group.
+//! - What is wanted last counts: a reload, a restart or a stop may come at any moment of another one.
 //! - Nothing looks at intervals: an idle supervisor sleeps.
 //!
 //! # What it does not
-//! - Processes that a child starts die with it if they stay in its process group and it ends or is stopped. One that leaves it (`setsid`) goes on; and when the
-//!   supervisor itself is killed, only its children are certain to die, not theirs.
-//! - A child that runs a set-user-id program loses the order to die with its supervisor; where it may not be signalled either, a stop waits until it ends.
+//! - Processes that a child starts are stopped with it if they stay in its process group. One that leaves it (`setsid`) goes on; and when the
+//!   supervisor itself is killed, only its children die, not theirs.
+//! - A child that changes its user or group, or runs a set-user-id program, loses the order to die with its supervisor. `shmbus run` has a guard process for those;
+//!   here the next supervisor has to know of them. Where a child may not be signalled either, a stop waits until it ends.
+//! - Others of a group who do not end within 5 s of SIGKILL, or may not be signalled, are left.
 
 mod child;
+mod event;
 mod inherit;
+mod plan;
 mod slot;
 mod spec;
 mod status;
@@ -40,11 +47,12 @@ mod stop;
 mod supervisor;
 
 pub use child::{Core, End};
+pub use event::{Cause, Event, Report, SupervisorError};
 pub use inherit::{CommandExt, InheritError, inherited_topics};
 pub use spec::{BackOff, ChildSpec, Intensity, Restart, Stop, Strategy};
 pub use status::{ChildStatus, Handle, Phase};
 pub use stop::{StopError, StopRequest};
-pub use supervisor::{Cause, Event, Report, Supervisor, SupervisorError};
+pub use supervisor::Supervisor;
 
 use shmbus_sys::spawn::FileId;
 

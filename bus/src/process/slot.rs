@@ -1,153 +1,155 @@
-//! A child's place in a supervisor: what it does, and each way from one phase to the next.
-//!
-//! Waiting -> Running -> (its own end) -> Waiting or Ended; Running -> Stopping -> what was to come then.
+//! A child's place in a supervisor: its plan, its process, and how far a stop has come.
 
 use shmbus_sys::clock;
 
 use super::child::{End, Process};
+use super::plan::{self, Plan, Revised};
 use super::spec::ChildSpec;
 use super::status::{ChildStatus, Phase};
 
+/// How long a group that has got SIGKILL is waited for. What is left then may not be signalled, or the kernel does not let it end.
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(5);
+
 pub(super) struct Slot {
-    pub(super) spec: ChildSpec,
-    pub(super) state: State,
+    pub(super) plan: Plan<ChildSpec>,
+    /// Where the phase of the plan is running or stopping.
+    pub(super) process: Option<Process>,
+    step: Step,
+    /// The next step of a stop.
+    step_ns: Option<u64>,
     /// How often it was started, or could not be.
     pub(super) starts: u64,
     /// Runs in a row that were too short.
     pub(super) short_runs: u32,
+    /// Attempts in a row to start it for which something was missing.
+    pub(super) postponed: u32,
     pub(super) last_end: Option<End>,
 }
 
-pub(super) enum State {
-    Waiting {
-        until_ns: u64,
-    },
-    Running(Process),
-    Stopping {
-        process: Process,
-        step: Step,
-        until_ns: Option<u64>,
-        then: Then,
-    },
-    Ended,
-    /// To be taken out of the list.
-    Removed,
-}
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Step {
+enum Step {
     Asked,
     Terminated,
     Killed,
+    /// Nothing more is done.
+    GivenUp,
 }
 
-/// What comes when a child that is being stopped has ended.
-pub(super) enum Then {
-    Stay,
-    Start,
-    Remove,
-    Replace(Box<ChildSpec>),
+impl Revised for ChildSpec {
+    fn revision(&self) -> &str {
+        &self.revision
+    }
 }
 
 impl Slot {
     /// One that is to be started now.
     pub(super) fn new(spec: ChildSpec) -> Slot {
-        let state = State::Waiting { until_ns: 0 };
-        Slot { spec, state, starts: 0, short_runs: 0, last_end: None }
-    }
-
-    pub(super) fn process(&self) -> Option<&Process> {
-        match &self.state {
-            State::Running(process) | State::Stopping { process, .. } => Some(process),
-            _ => None,
+        Slot {
+            plan: Plan::new(spec),
+            process: None,
+            step: Step::Asked,
+            step_ns: None,
+            starts: 0,
+            short_runs: 0,
+            postponed: 0,
+            last_end: None,
         }
     }
 
+    pub(super) fn name(&self) -> &str {
+        &self.plan.spec().name
+    }
+
     pub(super) fn is_running(&self) -> bool {
-        matches!(self.state, State::Running(_))
+        self.plan.phase() == plan::Phase::Running
     }
 
     pub(super) fn is_stopping(&self) -> bool {
-        matches!(self.state, State::Stopping { .. })
+        matches!(self.plan.phase(), plan::Phase::Stopping { .. })
+    }
+
+    pub(super) fn is_removed(&self) -> bool {
+        self.plan.phase() == plan::Phase::Removed
     }
 
     pub(super) fn is_over(&self) -> bool {
-        matches!(self.state, State::Ended | State::Removed)
+        matches!(self.plan.phase(), plan::Phase::Ended | plan::Phase::Removed)
     }
 
     /// When it is to be looked at again, if nothing happens before.
     pub(super) fn due_ns(&self) -> Option<u64> {
-        match self.state {
-            State::Waiting { until_ns } => Some(until_ns),
-            State::Stopping { until_ns, .. } => until_ns,
+        match self.plan.phase() {
+            plan::Phase::Waiting { until_ns } => Some(until_ns),
+            plan::Phase::Stopping { .. } => {
+                let look_ns = self.process.as_ref().and_then(Process::look_ns);
+                self.step_ns.into_iter().chain(look_ns).min()
+            }
             _ => None,
         }
     }
 
-    /// Has it end, and `then` follow: at once where it does not run. What was to follow before is forgotten.
-    pub(super) fn stop(&mut self, then: Then) {
-        match std::mem::replace(&mut self.state, State::Removed) {
-            State::Running(mut process) => {
-                process.ask();
-                let until_ns = Some(after(self.spec.stop.ask));
-                self.state = State::Stopping { process, step: Step::Asked, until_ns, then };
-                self.escalate(clock::monotonic_ns());
-            }
-            State::Stopping { process, step, until_ns, .. } => {
-                self.state = State::Stopping { process, step, until_ns, then };
-            }
-            State::Waiting { .. } | State::Ended | State::Removed => self.follow(then, 0),
-        }
+    /// Does what a step of the plan says.
+    pub(super) fn obey(&mut self, step: plan::Step) {
+        let (plan::Step::Stop, Some(process)) = (step, &mut self.process) else { return };
+        process.ask();
+        self.step = Step::Asked;
+        self.step_ns = Some(after(self.plan.spec().stop.ask));
+        self.escalate(clock::monotonic_ns());
+    }
+
+    /// Its process has ended by itself: what it has started is stopped, without a request, which is made to the process alone.
+    pub(super) fn stop_the_rest(&mut self) {
+        self.step = Step::Asked;
+        self.step_ns = Some(0);
+        self.escalate(clock::monotonic_ns());
     }
 
     /// The next step of a stop, if its time has come; with steps of no time, several.
     pub(super) fn escalate(&mut self, now_ns: u64) {
-        while let State::Stopping { process, step, until_ns: Some(until_ns), .. } = &mut self.state
-            && *until_ns <= now_ns.max(clock::monotonic_ns())
+        while self.is_stopping()
+            && let Some(process) = &mut self.process
+            && let Some(step_ns) = self.step_ns
+            && step_ns <= now_ns.max(clock::monotonic_ns())
         {
-            *step = match step {
-                Step::Asked if !self.spec.stop.terminate.is_zero() => {
+            let terminate = self.plan.spec().stop.terminate;
+            match self.step {
+                Step::Asked if !terminate.is_zero() => {
                     process.terminate();
-                    *until_ns = after(self.spec.stop.terminate);
-                    Step::Terminated
+                    (self.step, self.step_ns) = (Step::Terminated, Some(after(terminate)));
                 }
-                _ => return self.kill(),
-            };
-        }
-    }
-
-    /// SIGKILL for one that is being stopped: nothing comes after that but its end.
-    pub(super) fn kill(&mut self) {
-        if let State::Stopping { process, step, until_ns, .. } = &mut self.state {
-            process.kill();
-            *step = Step::Killed;
-            *until_ns = None;
-        }
-    }
-
-    /// What comes after a stop. `until_ns`: no start before.
-    pub(super) fn follow(&mut self, then: Then, until_ns: u64) {
-        self.state = match then {
-            Then::Stay => State::Ended,
-            Then::Remove => State::Removed,
-            Then::Start => State::Waiting { until_ns },
-            Then::Replace(spec) => {
-                self.spec = *spec;
-                self.short_runs = 0;
-                State::Waiting { until_ns }
+                Step::Asked | Step::Terminated => return self.kill(),
+                Step::Killed | Step::GivenUp => {
+                    (self.step, self.step_ns) = (Step::GivenUp, None);
+                    process.look_now();
+                }
             }
-        };
+        }
+    }
+
+    /// SIGKILL for one that is being stopped, and for its group: nothing comes after that but their end.
+    pub(super) fn kill(&mut self) {
+        if self.is_stopping()
+            && let Some(process) = &mut self.process
+        {
+            process.kill();
+            (self.step, self.step_ns) = (Step::Killed, Some(after(PATIENCE)));
+        }
+    }
+
+    /// Nobody of its group is waited for any longer.
+    pub(super) fn has_given_up(&self) -> bool {
+        self.step == Step::GivenUp
     }
 
     pub(super) fn status(&self) -> ChildStatus {
-        let process = self.process();
+        let process = self.process.as_ref();
         ChildStatus {
-            name: self.spec.name.clone(),
-            phase: match self.state {
-                State::Waiting { .. } => Phase::Waiting,
-                State::Running(_) => Phase::Running,
-                State::Stopping { .. } => Phase::Stopping,
-                State::Ended | State::Removed => Phase::Ended,
+            name: self.name().to_owned(),
+            phase: match self.plan.phase() {
+                plan::Phase::Waiting { .. } => Phase::Waiting,
+                plan::Phase::Running => Phase::Running,
+                plan::Phase::Stopping { .. } => Phase::Stopping,
+                plan::Phase::Ended | plan::Phase::Removed => Phase::Ended,
             },
             pid: process.map(Process::pid),
             restarts: self.starts.saturating_sub(1),

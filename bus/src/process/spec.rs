@@ -64,8 +64,8 @@ pub enum Restart {
     Never,
 }
 
-/// How a child is stopped: [`StopRequest`](super::StopRequest) says so at once; after `ask` comes SIGTERM, to the child; after `terminate` more comes SIGKILL, to its
-/// process group. A child that ends earlier is waited for no longer. Zero leaves a step out.
+/// How a child is stopped: [`StopRequest`](super::StopRequest) says so at once; after `ask` comes SIGTERM, to its process group; after `terminate` more comes SIGKILL, to its
+/// process group. Whoever of it ends earlier is waited for no longer. What a child has started and leaves behind when it ends by itself is stopped in the same way, without a request. Zero leaves a step out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stop {
     /// For children that look at [`StopRequest`](super::StopRequest): how long they have before SIGTERM. Zero unless set, because others do not notice and every

@@ -101,7 +101,8 @@ impl Handle {
         self.0.wish(Wish::Reload);
     }
 
-    /// Stops a child and starts it again; starts one that has ended. It counts as no failure. `false`: there is no child of that name.
+    /// Stops a child and starts it again, as it was wanted last; starts one that has ended. It counts as no failure. One that a reload does not have any more is not started.
+    /// `false`: there is no child of that name.
     pub fn restart(&self, name: &str) -> bool {
         let is_known = lock(&self.0.status).iter().any(|child| child.name == name);
         if is_known {

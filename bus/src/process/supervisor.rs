@@ -7,16 +7,17 @@
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::process::Child;
 use std::sync::Arc;
 use std::time::Duration;
 
-use shmbus_sys::clock;
 use shmbus_sys::ready::{self, Doorbell};
 use shmbus_sys::signal::{self, Signal, Signals};
+use shmbus_sys::{clock, pidfd, process};
 
-use super::child::{self, End, Process};
-use super::slot::{Slot, State, Then, after};
+use super::child::{self, End, Process, Processes};
+use super::event::{Cause, Event, Report, SupervisorError};
+use super::plan::Phase;
+use super::slot::{Slot, after};
 use super::spec::{BackOff, ChildSpec, Intensity, Restart, Strategy};
 use super::status::{ChildStatus, Handle, Shared, Wish};
 
@@ -35,6 +36,11 @@ pub struct Supervisor {
     signals: Option<Signals>,
     watch: Option<Box<Watch>>,
     reload: Option<Box<Reload>>,
+    /// Ends of children of others that this process has got.
+    orphans: Option<Signals>,
+    had_terminal: bool,
+    /// Which requests to stop have come.
+    asked: Vec<Cause>,
     /// When children were restarted, in the period that counts.
     restarts: VecDeque<u64>,
     /// One for all: no start before.
@@ -49,102 +55,6 @@ type Reload = dyn FnMut() -> Option<Vec<ChildSpec>> + Send;
 enum Reason {
     Cause(Cause),
     TooMany { name: String, end: End },
-}
-
-/// Something that happened, told on the supervisor's thread, which waits for the callback.
-#[derive(Debug)]
-#[non_exhaustive]
-pub enum Event<'a> {
-    /// A child runs.
-    Started {
-        /// Its name.
-        name: &'a str,
-        /// To take its standard streams from, where the command pipes them. Not to be waited for or killed.
-        child: &'a mut Child,
-    },
-    /// A child was not started.
-    NotStarted {
-        /// Its name.
-        name: &'a str,
-        /// Why.
-        error: &'a io::Error,
-    },
-    /// A child has ended or was not started.
-    Ended {
-        /// Its name.
-        name: &'a str,
-        /// How.
-        end: End,
-        /// Whether it was told to stop.
-        stopped: bool,
-        /// How long it ran.
-        ran: Duration,
-        /// As how many participants it was found dead in its topics.
-        swept: u32,
-        /// When it is started again, if it is by its own end.
-        restart_in: Option<Duration>,
-    },
-    /// Too many restarts: everything is being stopped.
-    GivingUp {
-        /// The child that ended last.
-        name: &'a str,
-    },
-    /// The phase or the numbers of some child are other ones.
-    Changed(&'a [ChildStatus]),
-}
-
-/// Why a supervisor has returned.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Cause {
-    /// All children have ended, and none is to be started again.
-    AllEnded,
-    /// [`Handle::stop`].
-    Asked,
-    /// SIGTERM or SIGINT.
-    Signal(i32),
-}
-
-/// How it went.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct Report {
-    /// Why it is over.
-    pub cause: Cause,
-    /// The children, all ended.
-    pub children: Vec<ChildStatus>,
-}
-
-/// A supervisor that cannot go on. Its children have ended.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum SupervisorError {
-    /// Two children have one name.
-    #[error("there are two children called {name}")]
-    SameName {
-        /// The name.
-        name: String,
-    },
-    /// More restarts than [`Intensity`] allows; everything was stopped.
-    #[error("more than {} restarts within {:?}; the last to end was {name}, which {end}", intensity.restarts, intensity.within)]
-    TooManyRestarts {
-        /// What is allowed.
-        intensity: Intensity,
-        /// The child that ended last.
-        name: String,
-        /// How.
-        end: End,
-        /// The children, all ended.
-        children: Vec<ChildStatus>,
-    },
-    /// The kernel refused.
-    #[error("cannot {action}")]
-    Io {
-        /// What was tried.
-        action: &'static str,
-        /// Why not.
-        source: io::Error,
-    },
 }
 
 fn failed(action: &'static str) -> impl Fn(io::Error) -> SupervisorError {
@@ -165,6 +75,9 @@ impl Supervisor {
             children: Vec::new(),
             shared: Arc::new(Shared::new(bell)),
             signals: None,
+            orphans: None,
+            had_terminal: false,
+            asked: Vec::new(),
             watch: None,
             reload: None,
             restarts: VecDeque::new(),
@@ -178,7 +91,7 @@ impl Supervisor {
     /// # Errors
     /// [`SupervisorError::SameName`].
     pub fn add(&mut self, child: ChildSpec) -> Result<(), SupervisorError> {
-        if self.children.iter().any(|other| other.spec.name == child.name) {
+        if self.children.iter().any(|other| other.name() == child.name) {
             return Err(SupervisorError::SameName { name: child.name });
         }
         self.children.push(Slot::new(child));
@@ -186,15 +99,37 @@ impl Supervisor {
         Ok(())
     }
 
-    /// Lets SIGTERM and SIGINT stop the tree (a second one kills it), and SIGHUP reload it. They are blocked in the calling thread and in those that it
+    /// Lets SIGTERM and SIGINT stop the tree (the same one again kills it), and SIGHUP reload it; SIGHUP stops it as SIGTERM does once the controlling terminal,
+    /// which it had at this call, is gone. SIGINT and SIGHUP are left alone where they are ignored, as under `nohup`.
+    ///
+    /// They are blocked in the calling thread and in those that it
     /// starts from here on: to be called before any other thread is started, for in a thread where they are not blocked they do what they always
     /// did. They stay blocked.
     ///
     /// # Errors
     /// The kernel refuses.
     pub fn take_signals(&mut self) -> Result<(), SupervisorError> {
-        let signals = Signals::take(&[Signal::TERM, Signal::INT, Signal::HUP]);
-        self.signals = Some(signals.map_err(failed("take signals"))?);
+        let failed = failed("take signals");
+        let mut wanted = vec![Signal::TERM];
+        for signal in [Signal::INT, Signal::HUP] {
+            if !signal::is_ignored(signal).map_err(&failed)? {
+                wanted.push(signal);
+            }
+        }
+        self.signals = Some(Signals::take(&wanted).map_err(&failed)?);
+        self.had_terminal = process::has_terminal().unwrap_or(false);
+        Ok(())
+    }
+
+    /// Reaps every child of this process that is not the supervisor's: those of others that have ended before them, which process 1 of a container gets, and a subreaper.
+    /// For programs that wait for no children of their own. Blocks SIGCHLD, as [`take_signals`](Supervisor::take_signals) does the others.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn reap_orphans(&mut self) -> Result<(), SupervisorError> {
+        let signals = Signals::take(&[Signal::CHILD]);
+        self.orphans = Some(signals.map_err(failed("take signals"))?);
+        self.reap_all_orphans(); // those that have ended before
         Ok(())
     }
 
@@ -227,17 +162,19 @@ impl Supervisor {
         loop {
             self.heed();
             self.advance();
-            self.children.retain(|child| !matches!(child.state, State::Removed));
+            self.children.retain(|child| !child.is_removed());
             self.show();
             if self.children.iter().all(Slot::is_over) {
                 break;
             }
-            for index in self.sleep()? {
-                self.reap(index)?;
+            let happened = self.sleep()?;
+            let mut all = Processes::default();
+            for index in happened {
+                self.reap(index, &mut all)?;
             }
         }
         for child in &self.children {
-            child::sweep(&child.spec); // what its own children, killed with it, have left
+            child::sweep(child.plan.spec()); // what its own children, killed with it, have left
         }
         let children = self.status();
         match self.stopping.take() {
@@ -260,18 +197,41 @@ impl Supervisor {
             }
         }
         while let Some(Ok(Some(signal))) = self.signals.as_ref().map(Signals::next) {
-            match signal {
-                hup if hup == Signal::HUP.as_raw() => self.change(),
-                other => self.stop(Cause::Signal(other)),
+            let is_reload = signal == Signal::HUP.as_raw() && !self.has_lost_terminal();
+            match is_reload {
+                true => self.change(),
+                false => self.stop(Cause::Signal(signal)),
             }
+        }
+        if let Some(Ok(Some(_))) = self.orphans.as_ref().map(Signals::next) {
+            self.reap_all_orphans();
         }
     }
 
-    /// Begins to stop everything; asked for again, kills it.
+    fn has_lost_terminal(&self) -> bool {
+        self.had_terminal && process::has_terminal() == Some(false)
+    }
+
+    fn reap_all_orphans(&self) {
+        let own = process::pid();
+        let is_ours = |pid| {
+            let mut running = self.children.iter().filter_map(|child| child.process.as_ref());
+            running.any(|process| process.pid() == pid)
+        };
+        let ended = process::all().unwrap_or_default().into_iter();
+        for stat in ended.filter(|stat| stat.parent == own && stat.has_ended && !is_ours(stat.pid))
+        {
+            pidfd::reap(stat.pid);
+        }
+    }
+
+    /// Begins to stop everything; asked for again by the same means, kills it.
     fn stop(&mut self, cause: Cause) {
-        if self.stopping.is_some() {
-            self.children.iter_mut().for_each(Slot::kill);
-        } else {
+        if self.asked.contains(&cause) {
+            return self.children.iter_mut().for_each(Slot::kill);
+        }
+        self.asked.push(cause);
+        if self.stopping.is_none() {
             self.stop_for(Reason::Cause(cause));
         }
     }
@@ -279,14 +239,15 @@ impl Supervisor {
     fn stop_for(&mut self, reason: Reason) {
         self.stopping = Some(reason);
         for child in &mut self.children {
-            child.stop(Then::Stay);
+            let step = child.plan.shut();
+            child.obey(step);
         }
     }
 
     fn restart(&mut self, name: &str) {
-        let child = self.children.iter_mut().find(|child| child.spec.name == name);
-        if let (Some(child), None) = (child, &self.stopping) {
-            child.stop(Then::Start);
+        if let Some(child) = self.children.iter_mut().find(|child| child.name() == name) {
+            let step = child.plan.restart();
+            child.obey(step);
         }
     }
 
@@ -295,15 +256,19 @@ impl Supervisor {
         let (Some(reload), None) = (&mut self.reload, &self.stopping) else { return };
         let Some(mut wanted) = reload() else { return };
         for child in &mut self.children {
-            let at = wanted.iter().position(|spec| spec.name == child.spec.name);
-            match at.map(|at| wanted.remove(at)) {
-                None => child.stop(Then::Remove),
-                Some(spec) if spec.revision == child.spec.revision => {}
-                Some(spec) => child.stop(Then::Replace(Box::new(spec))),
-            }
+            let at = wanted.iter().position(|spec| spec.name == child.name());
+            let step = match at.map(|at| wanted.remove(at)) {
+                None => child.plan.unwanted(),
+                Some(spec) => {
+                    let (step, is_new) = child.plan.want(spec);
+                    child.short_runs = if is_new { 0 } else { child.short_runs };
+                    step
+                }
+            };
+            child.obey(step);
         }
         for spec in wanted {
-            if self.children.iter().all(|child| child.spec.name != spec.name) {
+            if self.children.iter().all(|child| child.name() != spec.name) {
                 self.children.push(Slot::new(spec));
             }
         }
@@ -316,7 +281,7 @@ impl Supervisor {
             // One for all: nobody starts while others are still being stopped.
             let together = self.strategy == Strategy::OneForAll;
             let held_up = together && self.children.iter().any(Slot::is_stopping);
-            if let State::Waiting { until_ns } = self.children[index].state
+            if let Phase::Waiting { until_ns } = self.children[index].plan.phase()
                 && until_ns <= clock::monotonic_ns()
                 && !held_up
             {
@@ -327,83 +292,99 @@ impl Supervisor {
 
     fn start(&mut self, index: usize) {
         let child = &mut self.children[index];
-        child.starts += 1;
-        match Process::spawn(&mut child.spec) {
-            Ok(mut process) => {
-                let (name, started) = (child.spec.name.as_str(), process.child());
-                tell(&mut self.watch, Event::Started { name, child: started });
-                child.state = State::Running(process);
+        let error = match Process::spawn(child.plan.spec_mut()) {
+            Ok(process) => {
+                child.starts += 1;
+                child.postponed = 0;
+                child.plan.started();
+                let started = child.process.insert(process).child();
+                let name = child.plan.spec().name.as_str();
+                return tell(&mut self.watch, Event::Started { name, child: started });
             }
-            Err(error) => {
-                let (name, error) = (child.spec.name.as_str(), &error);
-                tell(&mut self.watch, Event::NotStarted { name, error });
-                self.ended(index, End::NotStarted(error.raw_os_error().unwrap_or(0)), 0, 0);
-            }
+            Err(error) => error,
+        };
+        let retry_in = child::is_passing(&error).then(|| self.back_off.delay(child.postponed));
+        let name = child.plan.spec().name.as_str();
+        tell(&mut self.watch, Event::NotStarted { name, error: &error, retry_in });
+        if let Some(delay) = retry_in {
+            child.postponed = child.postponed.saturating_add(1);
+            return child.plan.postpone(after(delay));
         }
+        child.starts += 1;
+        self.ended(index, End::NotStarted(child::number(&error)), 0, 0);
     }
 
-    /// Sleeps until something happens. The places of those that have ended.
+    /// Sleeps until something happens. The places of those of which something has ended, or whose group is to be looked at.
     fn sleep(&self) -> Result<Vec<usize>, SupervisorError> {
         let held_up =
             self.strategy == Strategy::OneForAll && self.children.iter().any(Slot::is_stopping);
-        let is_held_up = |child: &&Slot| held_up && matches!(child.state, State::Waiting { .. });
+        let is_held_up =
+            |child: &&Slot| held_up && matches!(child.plan.phase(), Phase::Waiting { .. });
         let due =
             self.children.iter().filter(|child| !is_held_up(child)).filter_map(Slot::due_ns).min();
         let watched = self.children.iter().enumerate();
-        let watched: Vec<_> =
-            watched.filter_map(|(i, child)| Some((i, child.process()?))).collect();
-        let mut fds: Vec<BorrowedFd<'_>> =
-            watched.iter().map(|(_, process)| process.as_fd()).collect();
+        let (places, mut fds): (Vec<usize>, Vec<BorrowedFd<'_>>) = watched
+            .filter_map(|(at, child)| Some((at, child.process.as_ref()?.watched()?)))
+            .unzip();
         fds.push(self.shared.bell.as_fd());
         fds.extend(self.signals.as_ref().map(AsFd::as_fd));
+        fds.extend(self.orphans.as_ref().map(AsFd::as_fd));
         let ready = ready::wait(&fds, due).map_err(failed("wait for children"))?;
-        let ended = watched.iter().zip(ready).filter(|(_, is_ready)| *is_ready);
-        Ok(ended.map(|((index, _), _)| *index).collect())
+        let ended = places.into_iter().zip(ready).filter(|(_, is_ready)| *is_ready);
+        let now_ns = clock::monotonic_ns();
+        let is_due = |child: &Slot| {
+            let look_ns = child.process.as_ref().and_then(Process::look_ns);
+            look_ns.is_some_and(|look_ns| look_ns <= now_ns)
+        };
+        let due = (0..self.children.len()).filter(|at| is_due(&self.children[*at]));
+        Ok(ended.map(|(at, _)| at).chain(due).collect())
     }
 
-    /// Takes the end of a child, gives back what it held, and decides what follows.
-    fn reap(&mut self, index: usize) -> Result<(), SupervisorError> {
+    /// Something of a child's group has ended. If it is the child itself, the rest is stopped; if nobody is left, what it held is given back, and what follows is decided.
+    fn reap(&mut self, index: usize, all: &mut Processes) -> Result<(), SupervisorError> {
         let child = &mut self.children[index];
-        let (State::Running(process) | State::Stopping { process, .. }) = &mut child.state else {
+        let Some(process) = &mut child.process else { return Ok(()) };
+        let Some((end, ended_ns)) = process.ended().map_err(failed("reap a child"))? else {
             return Ok(());
         };
-        let end = process.reap().map_err(failed("reap a child"))?;
-        let ran_ns = clock::monotonic_ns().saturating_sub(process.started_ns);
-        let swept = child::sweep(&child.spec);
-        self.ended(index, end, ran_ns, swept);
+        let started_ns = process.started_ns;
+        let has_rest = process.has_rest(all);
+        if child.plan.process_ended() && has_rest {
+            child.stop_the_rest();
+        }
+        if has_rest && !child.has_given_up() {
+            return Ok(());
+        }
+        child.process = None;
+        let swept = child::sweep(child.plan.spec());
+        self.ended(index, end, ended_ns.saturating_sub(started_ns), swept);
         Ok(())
     }
 
     fn ended(&mut self, index: usize, end: End, ran_ns: u64, swept: u32) {
         let child = &mut self.children[index];
         child.last_end = Some(end);
-        let name = child.spec.name.clone();
+        let spec = child.plan.spec();
+        let (name, restart) = (spec.name.clone(), spec.restart);
         let ran = Duration::from_nanos(ran_ns);
-        let mut told =
-            Event::Ended { name: &name, end, stopped: true, ran, swept, restart_in: None };
-        if let State::Stopping { .. } = child.state {
-            let before = std::mem::replace(&mut child.state, State::Removed);
-            if let State::Stopping { then, .. } = before {
-                child.follow(then, self.together_ns);
-            }
-            return tell(&mut self.watch, told);
-        }
-        child.state = State::Ended;
-        let is_wanted = match child.spec.restart {
-            Restart::Always => true,
-            Restart::OnFailure => !end.is_success(),
-            Restart::Never => false,
+        let (back_off, short_runs) = (self.back_off, &mut child.short_runs);
+        let mut delay = None;
+        let again = || {
+            let is_wanted = match restart {
+                Restart::Always => true,
+                Restart::OnFailure => !end.is_success(),
+                Restart::Never => false,
+            };
+            delay = is_wanted.then(|| {
+                let is_short = ran < back_off.healthy;
+                let delay = back_off.delay(if is_short { *short_runs } else { 0 });
+                *short_runs = if is_short { short_runs.saturating_add(1) } else { 1 };
+                delay
+            });
+            delay.map(after)
         };
-        let delay = is_wanted.then(|| {
-            let is_short = ran < self.back_off.healthy;
-            let delay = self.back_off.delay(if is_short { child.short_runs } else { 0 });
-            child.short_runs = if is_short { child.short_runs.saturating_add(1) } else { 1 };
-            child.state = State::Waiting { until_ns: after(delay) };
-            delay
-        });
-        if let Event::Ended { stopped, restart_in, .. } = &mut told {
-            (*stopped, *restart_in) = (false, delay);
-        }
+        let stopped = !child.plan.over(again, self.together_ns);
+        let told = Event::Ended { name: &name, end, stopped, ran, swept, restart_in: delay };
         tell(&mut self.watch, told);
         if let Some(delay) = delay {
             self.restarting(&name, end, delay);
@@ -425,7 +406,8 @@ impl Supervisor {
         if self.strategy == Strategy::OneForAll {
             self.together_ns = after(delay);
             for child in self.children.iter_mut().filter(|child| child.is_running()) {
-                child.stop(Then::Start);
+                let step = child.plan.restart();
+                child.obey(step);
             }
         }
     }

@@ -140,6 +140,28 @@ pub(crate) fn the_death_signal_comes_with_the_end_of_the_thread_that_spawned(_: 
     kill_process(grandchild, Signal::KILL).expect("it has outlived its parent");
 }
 
+pub(crate) fn a_change_of_user_takes_the_death_signal_back(_: &Plan) {
+    if !rustix::process::geteuid().is_root() {
+        return println!("  skipped: this user may not be another one");
+    }
+    let spawning = std::thread::spawn(|| {
+        [&["--reuid", "65534", "--clear-groups"][..], &["--clear-groups"]].map(|change| {
+            let mut command = Command::new("setpriv");
+            command.args(change).args(["sh", "-c", "echo $$; exec sleep 1000"]);
+            command.stdout(Stdio::piped());
+            spawn::die_with_parent(&mut command, Signal::KILL);
+            let mut child = command.spawn().unwrap();
+            read_number(&mut child); // it has changed what it changes
+            child
+        })
+    });
+    let [mut other, mut same] = spawning.join().unwrap();
+    assert_eq!(same.wait().unwrap().signal(), Some(libc::SIGKILL));
+    assert_eq!(other.try_wait().unwrap(), None, "the first one was spared");
+    other.kill().unwrap();
+    other.wait().unwrap();
+}
+
 fn signalled(role: &Role) {
     let min = libc::SIGRTMIN();
     // SAFETY: a real-time signal of this process's own C library.

@@ -32,6 +32,12 @@ fn signalled(role: &Role) {
     let [deaf] = role.numbers();
     let root = role.directory.path().parent().unwrap().to_path_buf();
     let kind = if deaf == 1 { "deaf" } else { "idle" };
+    if deaf == 2 {
+        for signal in [libc::SIGHUP, libc::SIGINT] {
+            // SAFETY: a number and a constant: as `nohup` does, and a shell without job control.
+            unsafe { libc::signal(signal, libc::SIG_IGN) };
+        }
+    }
     let mut supervisor =
         supervisor(vec![worker(&root, "idle", 0, "a"), worker(&root, kind, 1, "a")]);
     supervisor.take_signals().unwrap();
@@ -84,6 +90,44 @@ pub(crate) fn sigterm_stops_the_tree_and_a_second_one_kills_it(_: &Plan) {
         assert!(children.iter().all(Watched::is_gone));
         assert_eq!(stage.board.word(OUTCOME).load(SeqCst), signal.as_raw() as u64);
     }
+}
+
+/// Whether a signal was sent and has not been taken.
+fn is_pending(process: &crate::processes::Process, signal: Signal) -> bool {
+    let path = format!("/proc/{}/status", process.pid().as_raw_pid());
+    let status = std::fs::read_to_string(path).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("ShdPnd:")).unwrap();
+    let set = u64::from_str_radix(line.trim(), 16).unwrap();
+    set & (1 << (signal.as_raw() - 1)) != 0
+}
+
+/// A service manager that sends one, and a person who presses Ctrl-C, are no two wishes of one person.
+pub(crate) fn another_signal_that_stops_is_no_second_wish(_: &Plan) {
+    let stage = Stage::new();
+    let supervisor = stage.spawn("signalled", &[1]);
+    (0..2).for_each(|n| Tree::until_ready(&stage, n, 1));
+    let [idle, deaf] = [0, 1].map(|n| Watched::worker(&stage, n));
+    supervisor.send(Signal::TERM);
+    stage.until("the other one ends", || idle.is_gone());
+    supervisor.send(Signal::INT);
+    stage.until("it is taken", || !is_pending(&supervisor, Signal::INT) && supervisor.is_asleep());
+    assert!(!deaf.is_gone());
+    supervisor.send(Signal::INT);
+    supervisor.done();
+    assert!(deaf.is_gone());
+}
+
+/// Signals that are blocked come although they are ignored.
+pub(crate) fn what_whoever_started_it_ignores_is_left_alone(_: &Plan) {
+    let stage = Stage::new();
+    let supervisor = stage.spawn("signalled", &[2]);
+    (0..2).for_each(|n| Tree::until_ready(&stage, n, 1));
+    supervisor.send(Signal::HUP);
+    supervisor.send(Signal::INT);
+    supervisor.send(Signal::TERM); // taken after both, if they are taken
+    supervisor.done();
+    assert_eq!(stage.board.word(RELOADS).load(SeqCst), 0);
+    assert_eq!(stage.board.word(OUTCOME).load(SeqCst), Signal::TERM.as_raw() as u64);
 }
 
 pub(crate) fn sighup_starts_what_is_new_stops_what_is_gone_and_leaves_the_rest_alone(_: &Plan) {

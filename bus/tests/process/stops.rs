@@ -9,7 +9,7 @@ use shmbus::process::{Core, End, Stop};
 use crate::Plan;
 use crate::processes::Stage;
 use crate::tree::{SHORT, Told, Tree, Watched, spec, supervisor};
-use crate::workers::{ESCAPED, GRANDCHILD};
+use crate::workers::{CLEAN, ESCAPED, GRANDCHILD};
 
 const LONG: Duration = Duration::from_secs(3600);
 
@@ -74,6 +74,35 @@ pub(crate) fn what_a_child_has_started_goes_with_it_unless_it_has_left_the_group
         escaped.send(Signal::KILL);
         stage.until("it is gone", || escaped.is_gone());
     }
+}
+
+/// SIGTERM went to the child alone, and SIGKILL to the others as soon as it had ended.
+pub(crate) fn all_of_a_group_may_end_in_order_and_are_waited_for(_: &Plan) {
+    let stage = Stage::new();
+    let mut family = spec(&stage, "family", 0);
+    family.stop = Stop { ask: Duration::ZERO, terminate: LONG };
+    let tree = Tree::of(supervisor(vec![family]));
+    let grandchild = |times| {
+        Tree::until_ready(&stage, 0, times);
+        Watched::of(stage.board.word(GRANDCHILD).load(SeqCst))
+    };
+    let clean = || stage.board.word(CLEAN + 1).load(SeqCst);
+    let first = grandchild(1);
+    Watched::worker(&stage, 0).send(Signal::KILL); // the child alone, by somebody else
+    let second = grandchild(2);
+    assert!(first.is_gone() && clean() == 1, "before another one was started");
+    let (_, told) = tree.stop();
+    assert!(second.is_gone() && clean() == 2, "before the supervisor has returned");
+    assert_eq!(end_of(&told, "family-0"), killed(15));
+    // One that is deaf has as long as the child.
+    let mut family = spec(&stage, "deaf-family", 10);
+    family.stop = Stop { ask: Duration::ZERO, terminate: 50 * SHORT };
+    let tree = Tree::of(supervisor(vec![family]));
+    Tree::until_ready(&stage, 10, 1);
+    let deaf = Watched::of(stage.board.word(GRANDCHILD + 10).load(SeqCst));
+    let (_, told) = tree.stop();
+    assert!(deaf.is_gone());
+    assert_eq!(end_of(&told, "deaf-family-10"), killed(15));
 }
 
 pub(crate) fn a_supervisor_that_panics_leaves_no_child(_: &Plan) {

@@ -20,6 +20,8 @@ pub(crate) const PID: usize = 1000;
 pub(crate) const READY: usize = 2000;
 pub(crate) const GRANDCHILD: usize = 3000;
 pub(crate) const ESCAPED: usize = 4000;
+/// How often it has ended in order.
+pub(crate) const CLEAN: usize = 5000;
 
 /// The topic of those that join one.
 pub(crate) const TOPIC: &str = "process/t";
@@ -99,6 +101,34 @@ pub(crate) fn play(arguments: &[String]) -> ! {
                 == 0
             {
                 std::thread::yield_now();
+            }
+            ready();
+        }
+        // Dies of SIGTERM at once, and has started one that takes its time, or one that is deaf.
+        #[allow(clippy::zombie_processes)] // it is killed
+        "family" | "deaf-family" => {
+            let kind = if kind == "family" { "slow" } else { "deaf" };
+            board.word(READY + n + 1).store(0, SeqCst); // of an earlier one
+            let child = command(root, kind, n + 1).spawn().unwrap();
+            board.word(GRANDCHILD + n).store(child.id().into(), SeqCst);
+            while board.word(READY + n + 1).load(SeqCst) == 0 {
+                std::thread::yield_now();
+            }
+            ready();
+        }
+        "slow" => {
+            let signals = shmbus_sys::signal::Signals::take(&[Signal::TERM]).unwrap();
+            ready();
+            shmbus_sys::ready::wait(&[std::os::fd::AsFd::as_fd(&signals)], None).unwrap();
+            std::thread::sleep(Duration::from_millis(200)); // it has to clean up
+            board.word(CLEAN + n).fetch_add(1, SeqCst);
+            std::process::exit(0);
+        }
+        // Its children outlive the shells that have started them.
+        "orphaner" => {
+            for _ in 0..20 {
+                let done = Command::new("sh").args(["-c", "true & true & exit 0"]).status();
+                assert!(done.unwrap().success());
             }
             ready();
         }

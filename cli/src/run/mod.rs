@@ -125,7 +125,7 @@ pub(crate) fn run(directory: &Directory, arguments: &Arguments) -> Result<()> {
 /// Tells people what happened.
 fn say(event: &Event<'_>) {
     let line = match event {
-        Event::NotStarted { name, error } => format!("{name} was not started: {error}"),
+        Event::NotStarted { name, error, .. } => format!("{name} was not started: {error}"),
         // Why was told just before.
         Event::Ended { end: End::NotStarted(_), name, restart_in: Some(delay), .. } => {
             format!("{name}: again in {delay:?}")
