@@ -94,6 +94,9 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    if let Some(guarded) = run::leftover::guard() {
+        return if guarded.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    }
     let arguments = Arguments::try_parse().unwrap_or_else(|error| without_hidden(error).exit());
     let Arguments { dir, command } = arguments;
     match run(command, dir.as_deref()) {
@@ -101,6 +104,9 @@ fn main() -> ExitCode {
         Err(error) if error.is::<interrupt::Interrupted>() => ExitCode::from(130),
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
+            if let Some(run::Ended(code)) = error.downcast_ref() {
+                return ExitCode::from(*code); // why was said
+            }
             let is_usage = error.is::<text::Usage>() || error.is::<run::config::Wrong>();
             if is_usage {
                 text::tell(&format!("{error:#}"))
@@ -109,7 +115,6 @@ fn main() -> ExitCode {
             }
             match () {
                 () if is_usage => 2.into(),
-                () if error.is::<run::GaveUp>() => 3.into(),
                 () => ExitCode::FAILURE,
             }
         }

@@ -7,6 +7,7 @@ use serde::Serialize;
 use shmbus::{AttachError, Directory, OpenError};
 
 use crate::run::record::{PREFIX, Record, Seen, State};
+use crate::run::state::Life;
 use crate::text;
 
 const EXAMPLES: &str = "\
@@ -16,12 +17,13 @@ Examples:
 
 Exit status:
   0  all supervisors that are shown live
-  1  one does not: it was killed, and its processes with it; or there is none called NAME";
+  1  one does not: it was killed, and its processes with it; or this user may not see whether it
+     lives; or there is none called NAME";
 
 /// Show the processes of `shmbus run`
 ///
 /// As each supervisor has published them last, in the topic shmbus/run/NAME: permission to read that is enough, and nothing is asked of the supervisor. Whether
-/// it lives is asked of the kernel.
+/// it lives is seen by its own user and by root; to others it is unknown.
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Arguments {
@@ -98,7 +100,7 @@ pub(crate) fn run(directory: &Directory, arguments: &Arguments) -> Result<()> {
                 .collect()
         }
     };
-    let (mut dead, mut failed) = (0, 0);
+    let (mut dead, mut unknown, mut failed) = (0, 0, 0);
     let mut stdout = io::stdout().lock();
     for name in &names {
         let seen = match Seen::read(directory, name) {
@@ -111,10 +113,15 @@ pub(crate) fn run(directory: &Directory, arguments: &Arguments) -> Result<()> {
                 continue;
             }
         };
-        let is_gone = seen.alive == Some(false);
+        let (alive, pid, since_ns) = match seen.life {
+            Life::Alive { pid, since_ns } => (Some(true), Some(pid), Some(since_ns)),
+            Life::Gone => (Some(false), None, None),
+            Life::Unknown => (None, None, None),
+        };
+        let is_gone = alive == Some(false);
         dead += usize::from(is_gone);
+        unknown += usize::from(alive.is_none());
         let processes = seen.records.iter().map(|record| Entry::of(record, is_gone)).collect();
-        let Seen { alive, pid, since_ns, .. } = seen;
         let tree = Tree { name, alive, pid, since_ns, processes };
         if arguments.json {
             writeln!(stdout, "{}", serde_json::to_string(&tree)?)?;
@@ -124,10 +131,12 @@ pub(crate) fn run(directory: &Directory, arguments: &Arguments) -> Result<()> {
     }
     stdout.flush()?;
     drop(stdout);
-    match (failed, dead) {
-        (0, 0) => Ok(()),
-        (0, 1) => bail!("one supervisor was killed"),
-        (0, _) => bail!("{dead} supervisors were killed"),
+    match (failed, dead, unknown) {
+        (0, 0, 0) => Ok(()),
+        (0, 0, 1) => bail!("this user may not see whether the supervisor lives"),
+        (0, 0, _) => bail!("this user may not see whether {unknown} supervisors live"),
+        (0, 1, _) => bail!("one supervisor was killed"),
+        (0, _, _) => bail!("{dead} supervisors were killed"),
         _ => bail!("{failed} of the supervisors cannot be looked at"),
     }
 }
@@ -135,9 +144,10 @@ pub(crate) fn run(directory: &Directory, arguments: &Arguments) -> Result<()> {
 fn show(out: &mut impl Write, tree: &Tree<'_>) -> io::Result<()> {
     match (tree.pid, tree.since_ns) {
         (Some(pid), Some(since_ns)) => {
-            let known =
-                if tree.alive.is_some() { "" } else { " (whether it lives cannot be told)" };
-            writeln!(out, "{}: process {pid}, started {}{known}", tree.name, text::ago(since_ns))?;
+            writeln!(out, "{}: process {pid}, started {}", tree.name, text::ago(since_ns))?;
+        }
+        _ if tree.alive.is_none() => {
+            writeln!(out, "{}: unknown whether it lives; what it has said last:", tree.name)?;
         }
         _ => writeln!(out, "{}: gone (it was killed)", tree.name)?,
     }

@@ -2,34 +2,11 @@
 
 mod program;
 
-use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::OpenOptionsExt;
 use std::process::{Child, ExitStatus};
 use std::time::{Duration, Instant};
 
-use program::Place;
-use rustix::fs::OFlags;
-use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-use rustix::termios::{Winsize, tcsetwinsize};
-
-/// Both ends: the side of the person, and that of the program.
-fn terminal() -> (File, OwnedFd) {
-    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
-    let person = openpt(flags).unwrap();
-    grantpt(&person).unwrap();
-    unlockpt(&person).unwrap();
-    let name = ptsname(&person, Vec::new()).unwrap();
-    let name = std::ffi::OsStr::from_bytes(name.as_bytes());
-    let not_controlling = OFlags::NOCTTY.bits() as i32;
-    let program =
-        OpenOptions::new().read(true).write(true).custom_flags(not_controlling).open(name).unwrap();
-    let size = Winsize { ws_row: 24, ws_col: 80, ws_xpixel: 0, ws_ypixel: 0 };
-    tcsetwinsize(program.as_fd(), size).unwrap();
-    (File::from(person), OwnedFd::from(program))
-}
+use program::{Place, terminal};
 
 /// It read on and on at the end of a terminal that is gone, at the full speed of a processor, and nobody could see it any more. Mended, it
 /// complained to that terminal, and panicked over it.

@@ -1,23 +1,31 @@
 //! `shmbus run`: a set of processes on a set of topics, supervised.
 
 pub(crate) mod config;
+pub(crate) mod leftover;
+mod limits;
 mod logs;
+mod place;
 pub(crate) mod record;
+pub(crate) mod state;
 
 use std::fmt;
+use std::os::fd::AsFd;
 use std::path::PathBuf;
-use std::process::Command;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
-use shmbus::process::{Cause, ChildSpec, End, Event, Supervisor, SupervisorError};
-use shmbus::{CreateError, Directory, OpenError, RawTopic, RemoveError};
+use anyhow::{Context, Result};
+use shmbus::Directory;
+use shmbus::process::{Cause, End, Event, Supervisor, SupervisorError};
+use shmbus_sys::signal::{self, Signal, Signals};
+use shmbus_sys::{clock, process, ready, spawn};
 
-use self::config::{Config, Process};
-use self::logs::Logs;
+use self::config::Config;
+use self::leftover::Guard;
+use self::logs::Output;
+use self::place::Place;
 use self::record::Status;
-use crate::text;
+use self::state::Name;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -25,13 +33,14 @@ Examples:
   shmbus run market.toml --check
   shmbus status market
 
-SIGTERM and Ctrl-C stop all processes, and a second time kill them. SIGHUP reads the file again: processes that are new are \
-started, those that are gone are stopped, those that are changed are restarted, the others go on. docs/guide/processes.md has \
-what the file may say.
+SIGTERM and Ctrl-C stop all processes; the same one again kills them. SIGHUP reads the file again: processes that are new are \
+started, those that are gone are stopped, those that are changed are restarted, the others go on. When the terminal is gone it \
+stops everything, and under nohup it is ignored. docs/guide/processes.md has what the file may say.
 
 Exit status:
   0  stopped as it was asked to; or all processes have ended by themselves, with status 0
-  1  failed; or a process that is not restarted has ended otherwise
+  1  failed; or a process that is not restarted has ended otherwise; or what was printed was not
+     read and is lost
   2  the file is wrong
   3  too many restarts: everything was stopped";
 
@@ -52,79 +61,180 @@ pub(crate) struct Arguments {
     quiet: bool,
 }
 
-/// Too many restarts: exit code 3.
+/// It has ended with this exit code, and why was said.
 #[derive(Debug)]
-pub(crate) struct GaveUp(SupervisorError);
+pub(crate) struct Ended(pub(crate) u8);
 
-impl fmt::Display for GaveUp {
+impl fmt::Display for Ended {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
+        write!(f, "ended with status {}", self.0)
     }
 }
 
-impl std::error::Error for GaveUp {}
+impl std::error::Error for Ended {}
+
+/// A process that is not restarted has ended otherwise than with status 0.
+#[derive(Debug)]
+struct Failed(String);
+
+impl fmt::Display for Failed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Failed {}
+
+/// How long what was printed is carried after a request to stop, or after giving up.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 pub(crate) fn run(directory: &Directory, arguments: &Arguments) -> Result<()> {
     let config = Config::read(&arguments.file)?;
     if arguments.check {
         return Ok(());
     }
+    spawn::close_others_on_exec().context("cannot keep descriptors from processes")?;
     let mut supervisor = Supervisor::new()?;
     supervisor.take_signals()?; // no other thread was started yet
-    let mut status = Status::begin(directory, &config.name)?;
-    let (directory, resumes) = (directory.clone(), status.resumes);
-    let place = Place { directory, resumes, topics: Arc::default() };
-    let children = place.prepare(&config).inspect_err(|_| place.remove_topics())?;
+    if process::adopts_orphans() {
+        supervisor.reap_orphans()?;
+    }
+    let width = config.processes.iter().map(|process| process.name.len()).max().unwrap_or(0);
+    let output = Output::start(width).context("cannot start the threads that carry output")?;
+    let outcome = supervise(directory, arguments, &config, supervisor, &output);
+    let (code, patience) = match &outcome {
+        Ok(Cause::AllEnded) => (0, None), // as in any pipe: as long as whoever reads takes
+        Ok(_) => (0, Some(PATIENCE)),
+        Err(error) => {
+            output.tell(&format!("{error:#}"));
+            match error.downcast_ref() {
+                Some(SupervisorError::TooManyRestarts { .. }) => (3, Some(PATIENCE)),
+                _ if error.is::<config::Wrong>() => (2, Some(PATIENCE)),
+                _ if error.is::<Failed>() => (1, None),
+                _ => (1, Some(PATIENCE)),
+            }
+        }
+    };
+    let untaken = finish(&output, patience).context("cannot wait for what was printed")?;
+    if untaken > 0 {
+        logs::try_say(&format!("{untaken} bytes that were printed are lost: nobody read them"));
+    }
+    match if code == 0 && untaken > 0 { 1 } else { code } {
+        0 => Ok(()),
+        code => Err(Ended(code).into()),
+    }
+}
+
+/// Waits until everything that was printed is written; not longer than `patience`, which a signal sets, and which a second one ends. How many bytes are lost.
+fn finish(output: &Output, mut patience: Option<Duration>) -> Result<usize> {
+    let done = output.finish();
+    let mut wanted = vec![Signal::TERM];
+    if !signal::is_ignored(Signal::INT)? {
+        wanted.push(Signal::INT);
+    }
+    let signals = Signals::take(&wanted)?; // blocked since the supervisor took them
+    let mut is_patient = patience.is_none();
+    loop {
+        let until_ns = patience.map(|time| clock::monotonic_ns() + time.as_nanos() as u64);
+        let ready = ready::wait(&[done, signals.as_fd()], until_ns)?;
+        if ready[0] {
+            return Ok(0);
+        }
+        if !ready[1] || !std::mem::take(&mut is_patient) {
+            return Ok(output.untaken());
+        }
+        while signals.next()?.is_some() {}
+        patience = Some(PATIENCE);
+    }
+}
+
+/// Runs the tree. Its topics and then its name are free again before this returns.
+fn supervise(
+    directory: &Directory,
+    arguments: &Arguments,
+    config: &Config,
+    mut supervisor: Supervisor,
+    output: &Output,
+) -> Result<Cause> {
+    let is_up = || record::is_there(directory, &config.name);
+    let (mut name, left) = Name::take(directory, &config.name, is_up)?;
+    record::forget(directory, &config.name)?; // its processes are not this one's
+    if let Some(left) = left {
+        leftover::end(&left)?;
+        name.state.topics = left.topics;
+    }
+    name.write().context("cannot write down what this run does")?;
+    let guard = Guard::start(directory, &config.name, &name.state)?;
+    let place = Place::new(directory, name, output); // and with it the name: dropped last
+    let status = Arc::new(Mutex::new(Status::begin(directory, &config.name)?));
+    let children = place.prepare(config).inspect_err(|_| place.remove_topics())?;
     supervisor.strategy = config.strategy;
     supervisor.back_off = config.back_off;
     supervisor.intensity = config.intensity;
     for child in children {
         supervisor.add(child)?;
     }
-    let width = config.processes.iter().map(|process| process.name.len()).max().unwrap_or(0);
-    let logs = Arc::new(Mutex::new(Logs::new(width)));
-    let (carrying, quiet) = (Arc::clone(&logs), arguments.quiet);
-    supervisor.on_event(move |event| match event {
-        Event::Started { name, child } => {
-            carrying.lock().unwrap_or_else(PoisonError::into_inner).carry(name, child);
+    watch(&mut supervisor, arguments, &place, &status, output);
+    let outcome = supervisor.run();
+    drop(guard);
+    place.remove_topics();
+    drop(status);
+    drop(place);
+    let report = outcome?;
+    let failed =
+        report.children.iter().find(|child| child.last_end.is_some_and(|end| !end.is_success()));
+    match failed.and_then(|child| Some((&child.name, child.last_end?))) {
+        Some((name, end)) if report.cause == Cause::AllEnded => {
+            Err(Failed(format!("{name} {end}")).into())
         }
-        Event::Changed(children) => status.publish(children),
-        event if !quiet => say(&event),
-        _ => {}
+        _ => Ok(report.cause),
+    }
+}
+
+/// What follows from what happens.
+fn watch(
+    supervisor: &mut Supervisor,
+    arguments: &Arguments,
+    place: &Place,
+    status: &Arc<Mutex<Status>>,
+    output: &Output,
+) {
+    let (writing, publishing, telling) = (place.clone(), Arc::clone(status), output.clone());
+    let quiet = arguments.quiet;
+    supervisor.on_event(move |event| {
+        match &event {
+            Event::Started { name, child } => writing.started(name, child.id()),
+            Event::Ended { name, .. } => writing.ended(name),
+            _ => {}
+        }
+        match event {
+            Event::Started { name, child } => telling.carry(name, child),
+            Event::Changed(children) => {
+                publishing.lock().unwrap_or_else(PoisonError::into_inner).publish(children);
+            }
+            event if !quiet => say(&telling, &event),
+            _ => {}
+        }
     });
-    let (reloading, file) = (place.clone(), arguments.file.clone());
+    let (reloading, telling, file) = (place.clone(), output.clone(), arguments.file.clone());
     supervisor.on_reload(move || match reloading.reload(&file) {
         Ok(children) => {
-            text::tell("the file was read again");
+            telling.tell("the file was read again");
             Some(children)
         }
         Err(error) => {
-            text::tell(&format!("nothing is changed: {error:#}"));
+            telling.tell(&format!("nothing is changed: {error:#}"));
             None
         }
     });
-    let outcome = supervisor.run();
-    logs.lock().unwrap_or_else(PoisonError::into_inner).finish(Duration::from_secs(1));
-    place.remove_topics();
-    let report = match outcome {
-        Err(error @ SupervisorError::TooManyRestarts { .. }) => return Err(GaveUp(error).into()),
-        outcome => outcome?,
-    };
-    if report.cause == Cause::AllEnded {
-        let failed = report
-            .children
-            .iter()
-            .find(|child| child.last_end.is_some_and(|end| !end.is_success()));
-        if let Some((name, end)) = failed.and_then(|child| Some((&child.name, child.last_end?))) {
-            bail!("{name} {end}");
-        }
-    }
-    Ok(())
 }
 
 /// Tells people what happened.
-fn say(event: &Event<'_>) {
+fn say(output: &Output, event: &Event<'_>) {
     let line = match event {
+        Event::NotStarted { name, error, retry_in: Some(delay) } => {
+            format!("{name} was not started: {error}; again in {delay:?}")
+        }
         Event::NotStarted { name, error, .. } => format!("{name} was not started: {error}"),
         // Why was told just before.
         Event::Ended { end: End::NotStarted(_), name, restart_in: Some(delay), .. } => {
@@ -142,126 +252,5 @@ fn say(event: &Event<'_>) {
         Event::GivingUp { name } => format!("{name} is restarted too often: everything is stopped"),
         _ => return,
     };
-    text::tell(&line);
-}
-
-/// Where topics are, and those that this run has to do with.
-#[derive(Clone)]
-struct Place {
-    directory: Directory,
-    /// The last run of that name was killed: topics that are there are its.
-    resumes: bool,
-    topics: Arc<Mutex<Vec<Held>>>,
-}
-
-/// How often opening and creating are tried in turn while others create and remove a topic.
-const TRIES: u32 = 100;
-
-struct Held {
-    topic: RawTopic,
-    name: String,
-    /// Not there before this run, or left by one that was killed.
-    is_ours: bool,
-    keep: bool,
-}
-
-impl Place {
-    /// The processes of a file, after the topics that are not there were created.
-    fn prepare(&self, config: &Config) -> Result<Vec<ChildSpec>> {
-        self.create(config)?;
-        config.processes.iter().map(|process| self.spec(process)).collect()
-    }
-
-    fn create(&self, config: &Config) -> Result<()> {
-        let mut held = self.topics.lock().unwrap_or_else(PoisonError::into_inner);
-        for wanted in &config.topics {
-            let mut tries = 0;
-            let opened = loop {
-                tries += 1;
-                match RawTopic::open_in(&self.directory, &wanted.name) {
-                    Err(
-                        OpenError::NotFound { .. }
-                        | OpenError::Retired { .. }
-                        | OpenError::Corrupt { .. }, // creating replaces it if it can
-                    ) => {}
-                    Err(OpenError::Name(error)) => {
-                        return Err(config::wrong(&wanted.place, &error));
-                    }
-                    Err(error) => return Err(error).with_context(|| wanted.place.clone()),
-                    Ok(topic) => break (topic, self.resumes),
-                }
-                let (directory, name, options) = (&self.directory, &wanted.name, &wanted.options);
-                let created = match &wanted.schema {
-                    None => RawTopic::create_in(directory, name, options),
-                    Some(schema) => {
-                        RawTopic::create_with_schema_in(directory, name, options, schema)
-                    }
-                };
-                match created {
-                    Err(CreateError::Exists { .. }) if tries < TRIES => {} // somebody else was faster
-                    Err(CreateError::Options(error)) => {
-                        return Err(config::wrong(&wanted.place, &error));
-                    }
-                    Err(error) => return Err(error).with_context(|| wanted.place.clone()),
-                    Ok(topic) => break (topic, true),
-                }
-            };
-            let (opened, is_ours) = opened;
-            if wanted.schema.is_some() && wanted.schema.as_ref() != opened.schema() {
-                let boxed = |schema: Option<&shmbus::Schema>| schema.cloned().map(Box::new);
-                let (found, expected) = (boxed(opened.schema()), boxed(wanted.schema.as_ref()));
-                let error = OpenError::Type { name: wanted.name.clone(), found, expected };
-                return Err(error).with_context(|| wanted.place.clone());
-            }
-            let before = held.iter().position(|other| other.name == wanted.name);
-            let is_ours = is_ours || before.is_some_and(|at| held.swap_remove(at).is_ours);
-            let (name, keep) = (wanted.name.clone(), wanted.keep);
-            held.push(Held { topic: opened, name, is_ours, keep });
-        }
-        Ok(())
-    }
-
-    /// A process of the file as the supervisor wants it.
-    fn spec(&self, process: &Process) -> Result<ChildSpec> {
-        let program = process.command[0].clone();
-        let arguments = process.command[1..].to_vec();
-        let (env, cwd, log) = (process.env.clone(), process.cwd.clone(), process.log.clone());
-        let path = std::fs::canonicalize(self.directory.path())?;
-        let mut child = ChildSpec::new(&process.name, move || {
-            let mut command = Command::new(&program);
-            command.args(&arguments).current_dir(&cwd).env("SHMBUS_DIR", &path).envs(&env);
-            Logs::set(&mut command, &log)?;
-            Ok(command)
-        });
-        child.restart = process.restart;
-        child.stop = process.stop;
-        child.revision = format!("{process:?}");
-        let held = self.topics.lock().unwrap_or_else(PoisonError::into_inner);
-        for topic in held.iter().filter(|held| process.topics.contains(&held.name)) {
-            child.topic(&topic.topic);
-        }
-        Ok(child)
-    }
-
-    /// The processes of the file as it is now, on its topics.
-    fn reload(&self, file: &std::path::Path) -> Result<Vec<ChildSpec>> {
-        self.prepare(&Config::read(file)?)
-    }
-
-    /// Removes the topics that it has created and is not to keep, unless others take part in them.
-    fn remove_topics(&self) {
-        let mut held = self.topics.lock().unwrap_or_else(PoisonError::into_inner);
-        for Held { topic, name, is_ours, keep } in held.drain(..) {
-            drop(topic);
-            if keep || !is_ours {
-                continue;
-            }
-            match self.directory.remove(&name, false) {
-                Ok(())
-                | Err(RemoveError::Open(OpenError::NotFound { .. } | OpenError::Retired { .. })) => {
-                }
-                Err(error) => text::tell(&format!("{error:#}")),
-            }
-        }
-    }
+    output.tell(&line);
 }

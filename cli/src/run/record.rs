@@ -1,13 +1,14 @@
-//! What `shmbus run` publishes and `shmbus status` reads: a message for each state of the tree, one element for each process. Topic `shmbus/run/NAME`; whether its
-//! publisher lives is whether the supervisor does.
+//! What `shmbus run` publishes and `shmbus status` reads: a message for each state of the tree, one element for each process. Topic `shmbus/run/NAME`.
 
 use anyhow::{Context, Result, bail};
 use bytemuck::{Pod, Zeroable};
 use shmbus::process::{ChildStatus, Core, End, Phase};
 use shmbus::{
-    AttachError, CreateError, Directory, Enum, FixedStr, Message, MessageEnum, OpenError,
-    ParticipantKind, Publisher, Schema, Start, Topic, TopicOptions,
+    Directory, Enum, FixedStr, Message, MessageEnum, OpenError, Publisher, RemoveError, Schema,
+    Start, Topic, TopicOptions,
 };
+
+use super::state::Life;
 
 /// Where these topics are.
 pub(crate) const PREFIX: &str = "shmbus/run/";
@@ -102,15 +103,25 @@ pub(super) struct Status {
     directory: Directory,
     name: String,
     publisher: Option<Publisher<[Record]>>,
-    /// The last supervisor of that name was killed: what it left is this one's.
-    pub(super) resumes: bool,
+}
+
+/// Removes what a killed supervisor has published.
+pub(super) fn forget(directory: &Directory, name: &str) -> Result<()> {
+    match directory.remove(&format!("{PREFIX}{name}"), true) {
+        Ok(()) | Err(RemoveError::Open(OpenError::NotFound { .. })) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Whether a supervisor of that name has published something and has not ended in order.
+pub(super) fn is_there(directory: &Directory, name: &str) -> bool {
+    directory.inspect(&format!("{PREFIX}{name}")).is_ok()
 }
 
 impl Status {
-    /// # Errors
-    /// A supervisor of that name runs.
+    /// Of a supervisor that has the name.
     pub(super) fn begin(directory: &Directory, name: &str) -> Result<Status> {
-        let topic_name = format!("{PREFIX}{name}");
+        let name = format!("{PREFIX}{name}");
         let options = TopicOptions {
             depth: 4,
             max_len: (PROCESSES_MAX * size_of::<Record>()) as u32,
@@ -119,23 +130,9 @@ impl Status {
             mode: 0o644, // whoever may look into the directory may read it
             ..TopicOptions::default()
         };
-        let resumes = directory.inspect(&topic_name).is_ok();
-        let topic = match Topic::<[Record]>::open_or_create_in(directory, &topic_name, &options) {
-            Err(CreateError::Open(OpenError::Type { .. })) => {
-                // Of another version of this program, and dead: one that lives is in use.
-                directory.remove(&topic_name, false)?;
-                Topic::create_in(directory, &topic_name, &options)?
-            }
-            other => other?,
-        };
-        let publisher = match topic.publisher() {
-            Err(AttachError::PublisherAlive { pid }) => {
-                bail!("{name} runs already: process {pid}")
-            }
-            other => other.with_context(|| format!("topic {topic_name}"))?,
-        };
-        let (directory, publisher) = (directory.clone(), Some(publisher));
-        Ok(Status { directory, name: topic_name, publisher, resumes })
+        let topic = Topic::<[Record]>::create_in(directory, &name, &options)?;
+        let publisher = topic.publisher().with_context(|| format!("topic {name}"))?;
+        Ok(Status { directory: directory.clone(), name, publisher: Some(publisher) })
     }
 
     pub(super) fn publish(&mut self, children: &[ChildStatus]) {
@@ -157,16 +154,11 @@ impl Drop for Status {
 /// What a supervisor has published last, and whether it lives.
 pub(crate) struct Seen {
     pub(crate) records: Vec<Record>,
-    /// `None`: it cannot be told.
-    pub(crate) alive: Option<bool>,
-    /// Of the supervisor, where it lives.
-    pub(crate) pid: Option<u32>,
-    /// When it began, in nanoseconds since 1970.
-    pub(crate) since_ns: Option<u64>,
+    pub(crate) life: Life,
 }
 
 impl Seen {
-    /// Reads the topic along, without taking part in it: read permission is enough.
+    /// Reads the topic along, without taking part in it: read permission is enough. Whether the supervisor lives is seen by whoever may open its file.
     pub(crate) fn read(directory: &Directory, name: &str) -> Result<Seen> {
         let topic = format!("{PREFIX}{name}");
         let mut observer = directory.observe(&topic, Start::Back(1))?;
@@ -174,21 +166,12 @@ impl Seen {
             bail!("topic {topic} is of another version of shmbus");
         }
         let mut records = Vec::new();
-        // A message may be overwritten while it is read: then there is another one.
-        while let Some(message) = observer.try_next()? {
+        // A message may be overwritten while it is read: then there is another one. Not for ever, however fast they come.
+        for _ in 0..1000 {
+            let Some(message) = observer.try_next()? else { break };
             let elements = message.bytes().chunks_exact(size_of::<Record>());
             records = elements.map(bytemuck::pod_read_unaligned).collect();
         }
-        let info = observer.info();
-        let publisher = info
-            .participants
-            .iter()
-            .find(|one| !one.liveness.is_dead() && one.kind == ParticipantKind::Publisher);
-        Ok(Seen {
-            records,
-            alive: publisher.map_or(Some(false), |one| one.liveness.known()),
-            pid: publisher.map(|one| one.pid),
-            since_ns: publisher.map(|one| one.joined_ns),
-        })
+        Ok(Seen { records, life: Life::of(directory, name) })
     }
 }

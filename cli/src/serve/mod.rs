@@ -59,12 +59,13 @@ Examples:
 /// started, also after its file was replaced: an upgrade is in effect after a restart.
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
+#[command(group(clap::ArgGroup::new("file").required(true).args(["config", "check"])))]
 pub(crate) struct Arguments {
     /// What to serve, where, and to whom: TOML
-    #[arg(long, value_name = "FILE", required_unless_present = "check")]
+    #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Only see whether a file is right: exit status 0, or 2 and what is wrong
-    #[arg(long, value_name = "FILE", conflicts_with = "config")]
+    #[arg(long, value_name = "FILE")]
     check: Option<PathBuf>,
     /// Answers; started by the keeper
     #[arg(long, hide = true)]

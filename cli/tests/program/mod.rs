@@ -2,15 +2,21 @@
 #![allow(dead_code)] // each test file uses a part of this
 
 use std::ffi::OsStr;
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::Duration;
 
+use rustix::fs::OFlags;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use rustix::termios::{Winsize, tcsetwinsize};
 use shmbus::{Directory, TopicInfo};
 
 /// A directory in memory: for topics, and for files beside them.
@@ -137,6 +143,21 @@ impl Running {
         self.child().stderr.take().unwrap()
     }
 
+    /// Its standard output, without taking it.
+    pub(crate) fn stdout_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_ref().unwrap().stdout.as_ref().unwrap().as_fd()
+    }
+
+    /// Its standard error, without taking it.
+    pub(crate) fn stderr_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_ref().unwrap().stderr.as_ref().unwrap().as_fd()
+    }
+
+    /// Waits for its end while nobody reads what it prints.
+    pub(crate) fn wait(&mut self) -> ExitStatus {
+        self.child().wait().unwrap()
+    }
+
     pub(crate) fn signal(&mut self, signal: Signal) {
         kill_process(self.rustix_pid(), signal).unwrap();
     }
@@ -251,4 +272,20 @@ pub(crate) fn assert_same(one: &Path, other: &Path) {
         let differs = one.iter().zip(&other).position(|(a, b)| a != b);
         panic!("byte {} differs", differs.unwrap());
     }
+}
+
+/// Both ends: the side of the person, and that of the program.
+pub(crate) fn terminal() -> (File, OwnedFd) {
+    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+    let person = openpt(flags).unwrap();
+    grantpt(&person).unwrap();
+    unlockpt(&person).unwrap();
+    let name = ptsname(&person, Vec::new()).unwrap();
+    let name = std::ffi::OsStr::from_bytes(name.as_bytes());
+    let not_controlling = OFlags::NOCTTY.bits() as i32;
+    let program =
+        OpenOptions::new().read(true).write(true).custom_flags(not_controlling).open(name).unwrap();
+    let size = Winsize { ws_row: 24, ws_col: 80, ws_xpixel: 0, ws_ypixel: 0 };
+    tcsetwinsize(program.as_fd(), size).unwrap();
+    (File::from(person), OwnedFd::from(program))
 }
