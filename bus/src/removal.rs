@@ -59,17 +59,8 @@ impl Words {
     pub(crate) fn open(directory: BorrowedFd<'_>, leaf: &str) -> io::Result<Words> {
         let wrong = || io::Error::from(io::ErrorKind::InvalidData);
         let ctl = shm::open_at(directory, CONTROL, Access::ReadWrite)?;
-        let (len, magic, version) = match leaf {
-            TOPIC => (ENTRIES_OFFSET, CONTROL_MAGIC, VERSION),
-            _ => (SYNC_LEN, SYNC_MAGIC, SYNC_VERSION),
-        };
-        if shm::len(ctl.as_fd())? < len {
-            return Err(wrong());
-        }
-        let mut begin = [0; 16]; // of both headers: magic, version, byte order
-        shm::read_exact_at(ctl.as_fd(), &mut begin, 0)?;
-        let expected = [&magic[..], &version.to_le_bytes(), &BYTE_ORDER.to_le_bytes()].concat();
-        if begin[..] != expected {
+        let len = if leaf == TOPIC { ENTRIES_OFFSET } else { SYNC_LEN };
+        if shm::len(ctl.as_fd())? < len || !is_ours(ctl.as_fd(), leaf)? {
             return Err(wrong());
         }
         let mapping = Mapping::read_write(ctl.as_fd(), len as usize)?;
@@ -104,6 +95,17 @@ impl Words {
     }
 }
 
+/// Whether a `ctl` begins as one that this version reads.
+fn is_ours(ctl: BorrowedFd<'_>, leaf: &str) -> io::Result<bool> {
+    let (magic, version) = match leaf {
+        TOPIC => (CONTROL_MAGIC, VERSION),
+        _ => (SYNC_MAGIC, SYNC_VERSION),
+    };
+    let mut begin = [0; 16]; // of both headers: magic, version, byte order
+    shm::read_exact_at(ctl, &mut begin, 0)?;
+    Ok(begin[..] == [&magic[..], &version.to_le_bytes(), &BYTE_ORDER.to_le_bytes()].concat())
+}
+
 /// What a file that was not found in a topic's directory means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Absence {
@@ -136,9 +138,12 @@ pub(crate) fn is_being_removed(directory: BorrowedFd<'_>, leaf: &str) -> io::Res
     Ok(owner.mode & MARK != 0 || owner.links == 0)
 }
 
-/// Whether `ctl` says so. For reading only.
+/// Whether `ctl` says so, if it is one of ours. For reading only.
 fn is_retired(directory: BorrowedFd<'_>, leaf: &str) -> io::Result<bool> {
     let ctl = shm::open_at(directory, CONTROL, Access::ReadOnly)?;
+    if !is_ours(ctl.as_fd(), leaf)? {
+        return Ok(false);
+    }
     let mut word = [0; 8];
     let at = if leaf == TOPIC { WORD_OF_TOPIC } else { WORD_OF_SYNC };
     shm::read_exact_at(ctl.as_fd(), &mut word, at)?;

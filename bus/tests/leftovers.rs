@@ -115,3 +115,16 @@ fn a_sweep_finds_nobody_among_the_living_and_says_why_it_cannot() {
     assert!(matches!(directory.sweep("u"), Err(OpenError::NotFound { .. })));
     assert!(matches!(directory.sweep("../t"), Err(OpenError::Name(_))));
 }
+
+/// The word that says "removed" counts only in a file that is a topic's.
+#[test]
+fn what_is_not_a_topic_is_no_leftover_whatever_it_says() {
+    let (path, directory) = directory();
+    for leaf in [".topic", ".sync"] {
+        let home = path.path().join("t").join(leaf);
+        fs::create_dir_all(&home).unwrap();
+        fs::write(home.join("ctl"), [7; 8192]).unwrap();
+        assert_eq!(found(&directory), [], "{leaf}");
+        fs::remove_dir_all(home).unwrap();
+    }
+}
