@@ -17,6 +17,9 @@
 //! death:  word = OWNER_DIED | WAITERS, one sleeper of the word woken      by the kernel, also at an exec
 //! ```
 //!
+//! In musl, a thread that ends while its process lives marks its list itself, in the same way, before the kernel can: it takes each entry for a robust mutex, whose type stands
+//! just before the word. There [`SHARED_OFFSET`] says that sleepers of other processes are to be woken. All that it follows is in the private page.
+//!
 //! The entry has the layout of libc's own (`next`, with `prev` just before it), because libc writes the `prev` of its neighbours. Entries of robust
 //! pthread mutexes stand in the same list.
 //!
@@ -31,7 +34,7 @@ use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 use std::os::fd::BorrowedFd;
 use std::ptr::NonNull;
-use std::sync::atomic::Ordering::{Release, SeqCst};
+use std::sync::atomic::Ordering::{Relaxed, Release, SeqCst};
 use std::sync::atomic::{AtomicU32, compiler_fence};
 
 use rustix::mm::{Advice, MapFlags, ProtFlags};
@@ -41,15 +44,29 @@ use crate::{fork, map};
 
 /// Where the life word stands in its page of 4096 bytes: the same for every libc, and for kernels with pages of that size.
 pub const WORD_OFFSET: usize = 4080;
+/// Where a word of the same page says, for musl, that the life word belongs to several processes: there a robust mutex has its type.
+pub const SHARED_OFFSET: usize = WORD_OFFSET - 4;
 /// The most lives of one thread: the kernel walks 2048 entries, those of robust mutexes among them.
 pub const LIVES_MAX: u32 = 1024;
 
 const PAGE: usize = 4096;
 /// From an entry's `next` to its `prev`, in both libcs.
 const PREV: usize = size_of::<usize>();
+/// Of a mutex of musl, in its type: it belongs to several processes.
+const MUSL_SHARED: u32 = 128;
 
 thread_local! {
-    static LIVES: Cell<u32> = const { Cell::new(0) };
+    /// How many lives this thread has, and in which generation of forks: a forked child has none of its parent's.
+    static LIVES: Cell<(u32, u32)> = const { Cell::new((0, 0)) };
+}
+
+fn lives() -> u32 {
+    let (lives, fork_generation) = LIVES.get();
+    if fork_generation == fork::generation() { lives } else { 0 }
+}
+
+fn set_lives(lives: u32) {
+    LIVES.set((lives, fork::generation()));
 }
 
 /// A life word that says that this thread lives, until it is dropped. Not `Send`: it is this thread's.
@@ -80,7 +97,7 @@ impl Life {
     /// `QuotaExceeded` for more than [`LIVES_MAX`] in this thread; `Unsupported` where the thread has no robust list, or one of an unknown libc, or the
     /// kernel has larger pages: the word would not stand at the end of one. Otherwise what the kernel says. Some six system calls.
     pub fn begin(file: BorrowedFd<'_>, offset: u64) -> io::Result<Life> {
-        if LIVES.get() >= LIVES_MAX {
+        if lives() >= LIVES_MAX {
             return Err(io::ErrorKind::QuotaExceeded.into());
         }
         if map::page_size() != PAGE {
@@ -100,7 +117,8 @@ impl Life {
             fork_generation: fork::generation(),
             this_thread: PhantomData,
         };
-        LIVES.set(LIVES.get() + 1);
+        set_lives(lives() + 1);
+        life.at(SHARED_OFFSET).store(MUSL_SHARED, Relaxed); // read by this thread alone, when it ends
         // The kernel looks on behalf of this very thread: the compiler's order is enough.
         compiler_fence(SeqCst); // [life]: linked before it says so
         life.word().store(tid | FUTEX_WAITERS, Release); // [life]
@@ -109,9 +127,15 @@ impl Life {
 
     /// The word: this thread's id and [`FUTEX_WAITERS`], as long as nobody has written over it.
     pub fn word(&self) -> &AtomicU32 {
+        self.at(WORD_OFFSET)
+    }
+
+    /// A word of the first page.
+    fn at(&self, offset: usize) -> &AtomicU32 {
+        debug_assert!(offset < PAGE && offset.is_multiple_of(4));
         // SAFETY: within the first page.
-        let word = unsafe { self.area.byte_add(WORD_OFFSET) };
-        // SAFETY: aligned to 16; mapped as long as `self`; only used as an atomic.
+        let word = unsafe { self.area.byte_add(offset) };
+        // SAFETY: aligned to 4; mapped as long as `self`; only used as an atomic.
         unsafe { word.cast::<AtomicU32>().as_ref() }
     }
 }
@@ -124,7 +148,7 @@ impl Drop for Life {
         self.word().store(0, Release); // [life]
         compiler_fence(SeqCst); // [life]: it says no more that this thread lives, then it is unlinked
         self.list.unlink();
-        LIVES.set(LIVES.get() - 1);
+        set_lives(lives().saturating_sub(1));
         drop(Area(self.area));
     }
 }
@@ -205,7 +229,7 @@ fn head() -> io::Result<(NonNull<Head>, isize)> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
-/// Musl registers its list when a thread takes its first robust mutex, and would replace ours then.
+/// Musl registers its list when a thread takes its first robust mutex that belongs to several processes, and would replace ours then.
 fn have_libc_register() -> io::Result<()> {
     let checked = |error| match error {
         0 => Ok(()),
@@ -218,6 +242,9 @@ fn have_libc_register() -> io::Result<()> {
     let robust = libc::PTHREAD_MUTEX_ROBUST;
     // SAFETY: made just now.
     checked(unsafe { libc::pthread_mutexattr_setrobust(attributes.as_mut_ptr(), robust) })?;
+    let shared = libc::PTHREAD_PROCESS_SHARED;
+    // SAFETY: made just now.
+    checked(unsafe { libc::pthread_mutexattr_setpshared(attributes.as_mut_ptr(), shared) })?;
     // SAFETY: memory for what it makes, of attributes made just now. It does not move while it is used.
     checked(unsafe { libc::pthread_mutex_init(mutex.as_mut_ptr(), attributes.as_ptr()) })?;
     // SAFETY: made just now, and free.

@@ -131,6 +131,22 @@ fn a_thread_has_so_many_lives_and_no_more() {
     lives.push(words.begin(0).unwrap());
 }
 
+/// The parent's are not the child's.
+#[test]
+fn a_forked_child_has_as_many_lives_as_its_parent_may_have() {
+    let words = Words::new(1);
+    let lives: Vec<Life> = (0..LIVES_MAX).map(|_| words.begin(0).unwrap()).collect();
+    let mut child = Forked::new(|| {
+        for _ in 0..LIVES_MAX {
+            let Ok(life) = words.begin(0) else { return false };
+            std::mem::forget(life);
+        }
+        words.begin(0).is_err_and(|error| error.kind() == std::io::ErrorKind::QuotaExceeded)
+    });
+    assert!(child.result());
+    assert_eq!(lives.len(), LIVES_MAX as usize);
+}
+
 /// Robust mutexes that forked children share.
 fn mutexes<const N: usize>() -> [*mut libc::pthread_mutex_t; N] {
     let (protection, flags) =

@@ -78,7 +78,10 @@ pub(crate) struct SyncEntry {
     pub(crate) pid: AtomicU32,
     pub(crate) reserved_pid: u32,
     pub(crate) joined_ns: AtomicU64,
-    pub(crate) reserved: [u64; 500],
+    pub(crate) reserved: [u64; 499],
+    pub(crate) reserved_life: u32,
+    /// 128: for musl, in which a thread that ends takes what stands here for the type of a mutex; see `shmbus_sys::life`.
+    pub(crate) shared: AtomicU32,
     /// While the owner lives its thread id and `FUTEX_WAITERS`; when its thread ends the kernel writes `FUTEX_OWNER_DIED`.
     pub(crate) life: Word,
     pub(crate) reserved_end: [u32; 3],
@@ -93,7 +96,7 @@ pub(crate) const FIELDS: &[Field] = fields! {
     }
     SyncControl { main, roster, turn }
     MainWords { word, state, joins, value }
-    SyncEntry { state, cells, pid, joined_ns, life }
+    SyncEntry { state, cells, pid, joined_ns, shared, life }
 };
 
 #[cfg(not(loom))]
@@ -102,6 +105,7 @@ const _: () = {
     assert!(size_of::<SyncControl>() <= PAGE as usize);
     assert!(size_of::<SyncEntry>() == PAGE as usize);
     assert!(core::mem::offset_of!(SyncEntry, life) == shmbus_sys::life::WORD_OFFSET);
+    assert!(core::mem::offset_of!(SyncEntry, shared) == shmbus_sys::life::SHARED_OFFSET);
     assert!(core::mem::offset_of!(SyncEntry, pid) == 64, "what others read is one cache line");
     assert!(MEMBERS_LIMIT as usize + 2 == shmbus_sys::futex::WORDS_MAX);
 };

@@ -117,7 +117,9 @@ mod modelled {
                         pid: AtomicU32::new(0),
                         reserved_pid: 0,
                         joined_ns: AtomicU64::new(0),
-                        reserved: [0; 500],
+                        reserved: [0; 499],
+                        reserved_life: 0,
+                        shared: AtomicU32::new(0),
                         life: Word::new(),
                         reserved_end: [0; 3],
                     })

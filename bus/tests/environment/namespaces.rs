@@ -100,7 +100,7 @@ fn be_apart(command: &mut Command, flags: i32) {
 
 fn wait_for(child: libc::pid_t) -> ! {
     // SAFETY: numbers only; the pipe among them that tells the test's process that exec has succeeded.
-    unsafe { libc::close_range(3, u32::MAX, 0) };
+    unsafe { libc::syscall(libc::SYS_close_range, 3, u32::MAX, 0) };
     let mut status = 0;
     // SAFETY: `status` is valid for writes.
     unsafe { libc::waitpid(child, &raw mut status, 0) };
