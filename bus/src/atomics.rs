@@ -8,7 +8,9 @@ pub(crate) use self::imp::*;
 
 #[cfg(not(loom))]
 mod imp {
-    pub(crate) use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::*, compiler_fence, fence};
+    pub(crate) use core::sync::atomic::{
+        AtomicBool, AtomicU32, AtomicU64, Ordering::*, compiler_fence, fence,
+    };
     pub(crate) use std::sync::Mutex;
 
     pub(crate) use shmbus_sys::lease::Lease;

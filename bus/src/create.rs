@@ -5,20 +5,19 @@ use std::os::fd::BorrowedFd;
 
 use shmbus_sys::shm;
 
+use crate::atomics::Relaxed;
 use crate::directory::{self, Directory, TopicName};
 use crate::error::CreateError;
 use crate::participant::Attachment;
 use crate::ring::Geometry;
 
 pub(crate) fn prefaulted(
-    mut attachment: Attachment,
+    attachment: Attachment,
     prefault: bool,
 ) -> Result<Attachment, CreateError> {
-    attachment.prefault = prefault;
     if prefault {
-        let (name, action) = (attachment.name.clone(), "map all its pages");
-        let failed = |source| CreateError::Io { name, action, source };
-        attachment.region.prefault().map_err(failed)?;
+        attachment.prefault.store(true, Relaxed);
+        attachment.prefault(&attachment.region).map_err(CreateError::Open)?;
     }
     Ok(attachment)
 }

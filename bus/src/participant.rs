@@ -12,7 +12,7 @@ use shmbus_sys::map::Mapping;
 use shmbus_sys::shm::{self, Access};
 use shmbus_sys::{clock, fork, process};
 
-use crate::atomics::{Acquire, Relaxed, Release, SeqCst, fence};
+use crate::atomics::{Acquire, AtomicBool, Relaxed, Release, SeqCst, fence};
 use crate::bell::Barrier;
 use crate::crash;
 use crate::directory::{CONTROL, DATA, LIVE, TOPIC};
@@ -31,7 +31,8 @@ pub(crate) struct Attachment {
     pub(crate) name: String,
     pub(crate) description: Description,
     pub(crate) region: Arc<Region>,
-    pub(crate) prefault: bool,
+    /// Whether regions that are mapped from now on have all their pages mapped at once.
+    pub(crate) prefault: AtomicBool,
     pub(crate) place: Place,
     leases: Leases,
     /// Entries whose lease `leases` holds: the kernel does not tell a description about its own locks.
@@ -65,7 +66,7 @@ impl Attachment {
             name: name.to_owned(),
             description,
             region: Arc::new(region),
-            prefault: false,
+            prefault: AtomicBool::new(false),
             place: Place::Directory(directory),
             leases: Leases::Bytes(lease),
             owned,
@@ -91,7 +92,7 @@ impl Attachment {
             name: name.to_owned(),
             description,
             region: Arc::new(region),
-            prefault: false,
+            prefault: AtomicBool::new(false),
             place: Place::Broker(socket.to_path_buf()),
             leases: Leases::Pages { pages, own },
             owned: Mutex::new(owned),
@@ -147,6 +148,14 @@ impl Attachment {
             return Err(OpenError::Header { name: self.name.clone(), field: "instance" });
         }
         Ok(Arc::new(region))
+    }
+
+    /// Maps all pages of a region of this topic, if that was asked for.
+    pub(crate) fn prefault(&self, region: &Region) -> Result<(), OpenError> {
+        if self.prefault.load(Relaxed) {
+            region.prefault().map_err(|source| refused(&self.name, "map all its pages", source))?;
+        }
+        Ok(())
     }
 
     /// Whether the owner of an entry lives; true also for this attachment's own entries.

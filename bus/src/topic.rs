@@ -17,7 +17,7 @@ use crate::guard::Pages;
 use crate::header;
 use crate::observer::{Observer, View};
 use crate::options::TopicOptions;
-use crate::participant::{Attachment, Participant, Place, refused};
+use crate::participant::{Attachment, Participant, Place};
 use crate::payload::{Carried, Payload};
 use crate::publisher::Publisher;
 use crate::recovery::Dead;
@@ -206,6 +206,16 @@ impl<T: Payload + ?Sized> Topic<T> {
         }
     }
 
+    /// Maps all pages of the topic now, and of each publisher and subscriber that is made from this value or a clone of it afterwards, so that no message pays
+    /// for a page fault: what [`TopicOptions::prefault`] does, of a topic that was opened. About 0.7 us for each page of 4 KiB.
+    ///
+    /// # Errors
+    /// [`OpenError::Io`]: the kernel refuses, as one before Linux 5.14 does (`EINVAL`), or this is a forked child (`EFAULT`).
+    pub fn prefault(&self) -> Result<(), OpenError> {
+        self.attachment.prefault.store(true, Relaxed);
+        self.attachment.prefault(&self.attachment.region)
+    }
+
     /// Becomes the publisher, or one of them. An exclusive topic has one at a time: after the death of the last one, wherever it was killed,
     /// this takes over from where it stopped.
     ///
@@ -222,16 +232,14 @@ impl<T: Payload + ?Sized> Topic<T> {
         if let Place::Broker(socket) = &attachment.place {
             let barrier = attachment.description.wake.barrier()?;
             let (participant, dead) = client::publish(attachment, socket)?;
+            attachment.prefault(&participant.region)?;
             return self.take_over(participant, dead, barrier);
         }
         let region = attachment.writable_region().map_err(|error| match error {
             OpenError::Retired { .. } => AttachError::Retired,
             error => error.into(),
         })?;
-        if attachment.prefault {
-            let name = || attachment.name.clone();
-            region.prefault().map_err(|source| refused(&name(), "map all its pages", source))?;
-        }
+        attachment.prefault(&region)?;
         let barrier = attachment.description.wake.barrier()?; // before an entry is taken, and with it what a dead one left
         let shared = region.geometry().shared;
         if shared {
@@ -295,7 +303,9 @@ impl<T: Payload + ?Sized> Topic<T> {
         }
         self.check_retired()?;
         let participant = if let Place::Broker(socket) = &attachment.place {
-            client::subscribe(attachment, socket, delivery)?
+            let participant = client::subscribe(attachment, socket, delivery)?;
+            attachment.prefault(&participant.region)?;
+            participant
         } else {
             let region = &attachment.region;
             let occupied = attachment.occupy(region, region.subscribers())?;

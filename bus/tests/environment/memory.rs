@@ -142,3 +142,19 @@ pub(super) fn play_no_address_space(path: &Path) {
     let left: Vec<_> = fs::read_dir(path).unwrap().map(|one| one.unwrap().file_name()).collect();
     assert_eq!(left, ["before"]);
 }
+
+#[test]
+fn a_topic_that_was_opened_is_prefaulted_on_demand_and_whoever_joins_from_it() {
+    let (path, directory) = directory();
+    let options = TopicOptions { depth: 65_536, ..small() };
+    drop(Topic::<[u64; 8]>::create_in(&directory, "t", &options).unwrap());
+    let opened = Topic::<[u64; 8]>::open_in(&directory, "t").unwrap();
+    let (size, rss) = resident(path.path());
+    assert!(rss < size, "{rss} of {size} KiB");
+    opened.prefault().unwrap();
+    let (size, rss) = resident(path.path());
+    assert_eq!(rss, size);
+    let _publisher = opened.clone().publisher().unwrap();
+    let (both, rss) = resident(path.path());
+    assert!(both > size && rss == both, "{rss} of {both} KiB, {size} before");
+}
