@@ -319,6 +319,36 @@ fn a_run_ends_with_its_terminal_unless_hang_ups_are_ignored() {
     }
 }
 
+/// It tried to open and to create such a topic in turns, for ever, deaf to signals.
+#[test]
+fn a_topic_without_its_files_is_no_endless_loop() {
+    let place = Place::new();
+    let directory = place.topics_path().join("t/.topic");
+    let plain = SLEEPER.replace("topics = [\"t\"]\n", "");
+    fs::create_dir_all(&directory).unwrap();
+    // From the beginning: it is an error of its line, unless the topic can be made anew.
+    let (mut run, _) = start(&place, "dam", &format!("{TOPIC}{SLEEPER}"));
+    until("it is up, or has said no", || run.has_ended() || processes(&place).len() > 1);
+    if !run.has_ended() {
+        run.signal(Signal::TERM);
+    }
+    until("it ends", || run.has_ended());
+    let done = run.finish();
+    assert!(done.code() == 0 || done.stderr.contains("dam.toml:2:8"), "{done:?}");
+    // By a reload: nothing is changed, or all is well.
+    fs::create_dir_all(&directory).unwrap();
+    let (mut run, file) = start(&place, "dam", &plain);
+    let before = until_running(&place, "dam");
+    fs::write(&file, format!("{plain}{TOPIC}")).unwrap();
+    run.signal(Signal::HUP);
+    let pid = process(&before, "p")["pid"].as_i64().unwrap() as i32;
+    let pid = rustix::process::Pid::from_raw(pid).unwrap();
+    rustix::process::kill_process(pid, Signal::KILL).unwrap();
+    until_status(&place, "dam", |status| process(status, "p")["restarts"] == 1);
+    run.signal(Signal::TERM);
+    run.finish().ok();
+}
+
 #[test]
 fn what_is_missing_is_named() {
     let place = Place::new();

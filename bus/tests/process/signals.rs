@@ -111,6 +111,7 @@ pub(crate) fn another_signal_that_stops_is_no_second_wish(_: &Plan) {
     stage.until("the other one ends", || idle.is_gone());
     supervisor.send(Signal::INT);
     stage.until("it is taken", || !is_pending(&supervisor, Signal::INT) && supervisor.is_asleep());
+    std::thread::sleep(Duration::from_millis(300)); // one that got SIGKILL takes a moment to end
     assert!(!deaf.is_gone());
     supervisor.send(Signal::INT);
     supervisor.done();

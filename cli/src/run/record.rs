@@ -37,6 +37,7 @@ pub(crate) enum Ended {
     Killed = 2,
     Dumped = 3,
     NotStarted = 4,
+    Unknown = 5,
 }
 
 /// A process at one moment.
@@ -64,7 +65,7 @@ impl Record {
             Some(End::Killed { signal, core: Core::None }) => (Ended::Killed, signal),
             Some(End::Killed { signal, .. }) => (Ended::Dumped, signal),
             Some(End::NotStarted(error)) => (Ended::NotStarted, error),
-            Some(_) => (Ended::NotYet, 0),
+            Some(_) => (Ended::Unknown, 0),
         };
         Record {
             started_ns: child.started_ns.unwrap_or(0),
@@ -88,6 +89,7 @@ impl Record {
         let code = self.code;
         Some(match self.end.get().unwrap_or(Ended::NotYet) {
             Ended::NotYet => return None,
+            Ended::Unknown => "unknown".to_owned(),
             Ended::Exited => format!("status {code}"),
             Ended::Killed => format!("signal {code}"),
             Ended::Dumped => format!("signal {code}, core dumped"),

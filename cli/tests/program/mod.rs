@@ -153,6 +153,11 @@ impl Running {
         self.0.as_ref().unwrap().stderr.as_ref().unwrap().as_fd()
     }
 
+    /// Whether it has ended.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.child().try_wait().unwrap().is_some()
+    }
+
     /// Waits for its end while nobody reads what it prints.
     pub(crate) fn wait(&mut self) -> ExitStatus {
         self.child().wait().unwrap()
