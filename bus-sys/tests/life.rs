@@ -81,10 +81,43 @@ fn the_word_of_a_thread_that_ends_is_marked_and_its_own_list_is_whole() {
         });
     });
     // `scope` returns when the thread's work is done, and not when it is gone.
-    while words.word(2).load(SeqCst) != DEAD || words.word(0).load(SeqCst) != DEAD {
+    while [0, 2].iter().any(|page| !is_dead(words.word(*page).load(SeqCst))) {
         std::thread::yield_now();
     }
     assert_eq!(words.word(1).load(SeqCst), 0);
+}
+
+/// The kernel leaves `FUTEX_WAITERS` as it is; musl, which marks the words of a thread that ends before the kernel does, takes it away.
+fn is_dead(word: u32) -> bool {
+    word & !FUTEX_WAITERS == OWNER_DIED
+}
+
+/// Who sleeps on it may be another process: it sleeps on the word of the file.
+#[test]
+fn a_sleeper_is_woken_when_a_thread_ends_whose_process_lives() {
+    let words = &Words::new(1);
+    let (tell, told) = std::sync::mpsc::channel();
+    let (go, wait_to_go) = std::sync::mpsc::channel::<()>();
+    let (begun, has_begun) = std::sync::mpsc::channel();
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            let life = words.begin(0).unwrap();
+            tell.send(life.word().load(SeqCst)).unwrap();
+            wait_to_go.recv().unwrap();
+            std::mem::forget(life);
+        });
+        let alive = told.recv().unwrap();
+        let sleeper = scope.spawn(move || {
+            begun.send(rustix_tid()).unwrap();
+            futex::wait(words.word(0), alive, Some(monotonic_ns() + 60_000_000_000)).unwrap()
+        });
+        let stat = format!("/proc/self/task/{}/stat", has_begun.recv().unwrap());
+        while !std::fs::read_to_string(&stat).unwrap().contains(") S ") {
+            std::thread::yield_now();
+        }
+        go.send(()).unwrap();
+        assert_eq!(sleeper.join().unwrap(), Wait::Woken);
+    });
 }
 
 #[test]

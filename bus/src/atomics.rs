@@ -18,6 +18,8 @@ mod imp {
 
     /// How long who waits for the lease of the dead sleeps between two looks: 0.2 ms.
     const MOMENT_NS: u64 = 200_000;
+    /// How often who may wait for one word only looks at the others: every 5 ms.
+    const LOOK_NS: u64 = 5_000_000;
 
     /// Monotonic nanoseconds.
     pub(crate) fn now_ns() -> u64 {
@@ -60,10 +62,20 @@ mod imp {
         /// Sleeps while each of them is as expected and nobody wakes one, until `deadline_ns` (monotonic) at the latest. As with
         /// [`Futex::wait`], every return is only a reason to look again.
         pub(crate) fn wait(&self, deadline_ns: u64) {
-            if futex::wait_any(&self.words[..self.count.min(futex::WORDS_MAX)], Some(deadline_ns))
-                .is_err()
-            {
-                std::thread::yield_now();
+            let words = &self.words[..self.count.min(futex::WORDS_MAX)];
+            if futex::wait_any(words, Some(deadline_ns)).is_err() {
+                self.wait_for_the_first(deadline_ns);
+            }
+        }
+
+        /// Where the kernel refuses to wait for several, since this process has opened its objects: a filter of system calls came later. Wakes of the other words are
+        /// found by looking again.
+        #[cold]
+        fn wait_for_the_first(&self, deadline_ns: u64) {
+            let soon_ns = deadline_ns.min(now_ns().saturating_add(LOOK_NS));
+            let (word, expected) = self.words[0];
+            if futex::wait(word, expected, Some(soon_ns)).is_err() {
+                std::thread::sleep(std::time::Duration::from_nanos(LOOK_NS));
             }
         }
     }

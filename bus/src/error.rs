@@ -396,6 +396,17 @@ pub enum AttachError {
         /// Why not.
         source: io::Error,
     },
+    /// The kernel refuses a system call without which a publisher of a guarded topic cannot wait for room: it is older than Linux 5.16, or a filter of system calls
+    /// forbids it.
+    #[error(
+        "the kernel refuses {call}, without which nobody publishes on a guarded topic (it is there since Linux 5.16; a filter of system calls may forbid it)"
+    )]
+    SystemCall {
+        /// The system call.
+        call: &'static str,
+        /// As the kernel says it.
+        source: io::Error,
+    },
     /// The topic cannot be opened for writing.
     #[error(transparent)]
     Open(#[from] OpenError),

@@ -6,6 +6,8 @@ use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::Arc;
 
+use shmbus_sys::probe;
+
 use crate::atomics::{Relaxed, Release};
 use crate::bell::Barrier;
 use crate::control::client;
@@ -231,6 +233,9 @@ impl<T: Payload + ?Sized> Topic<T> {
         self.check_retired()?;
         if let Place::Broker(socket) = &attachment.place {
             let barrier = attachment.description.wake.barrier()?;
+            probe::futex_waitv().map_err(|source| {
+                AttachError::SystemCall { call: "futex_waitv", source } // it waits for room on several words
+            })?;
             let (participant, dead) = client::publish(attachment, socket)?;
             attachment.prefault(&participant.region)?;
             return self.take_over(participant, dead, barrier);

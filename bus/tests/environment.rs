@@ -106,6 +106,7 @@ fn a_process_started_by_another_test_plays_its_role() {
         "no address space" => memory::play_no_address_space(&path),
         "no madvise" => faults::play_no_madvise(&path),
         "no membarrier" => faults::play_no_membarrier(&path),
+        "no futex_waitv" => faults::play_no_futex_waitv(&path),
         "inside" => namespaces::play_inside(&path),
         "stands still" => namespaces::play_stands_still(&path),
         other => panic!("there is no role {other}"),

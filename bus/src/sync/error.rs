@@ -173,6 +173,18 @@ pub enum SyncOpenError {
         /// In bytes, of the type asked for.
         expected: u64,
     },
+    /// It was created with another parameter, so that it does something else than is asked for. Told to `open_or_create`; `open` asks for none.
+    #[error("{name} has {parameter} {found}, not {expected}")]
+    Parameter {
+        /// Its name.
+        name: String,
+        /// `reset` of an event, `parties` of a barrier, `permits` of a semaphore when it was created.
+        parameter: &'static str,
+        /// As the object has it.
+        found: String,
+        /// As asked for.
+        expected: String,
+    },
     /// `members_max` handles are open, or their processes are just dying.
     #[error("{name} has {max} members already")]
     Full {
@@ -188,6 +200,18 @@ pub enum SyncOpenError {
         name: String,
         /// The limit.
         max: u32,
+    },
+    /// The kernel refuses a system call without which nothing can be waited for: it is older than Linux 5.16, or a filter of system calls forbids it.
+    #[error(
+        "{name}: the kernel refuses {call}, without which nothing can be waited for (it is there since Linux 5.16; a filter of system calls may forbid it)"
+    )]
+    SystemCall {
+        /// Its name.
+        name: String,
+        /// The system call.
+        call: &'static str,
+        /// As the kernel says it.
+        source: io::Error,
     },
     /// It was removed in this moment.
     #[error("{name} was removed")]

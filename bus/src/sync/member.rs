@@ -6,7 +6,7 @@ use std::sync::Arc;
 use shmbus_sys::fork;
 use shmbus_sys::lease::Lease;
 use shmbus_sys::life::{LIVES_MAX, Life};
-use shmbus_sys::{clock, process};
+use shmbus_sys::{clock, probe, process};
 
 use std::os::fd::AsFd;
 
@@ -38,6 +38,10 @@ impl Member {
             let (name, directory) = (&*name, &directory);
             move |source| refused_in(name, directory, action, source)
         };
+        // Each time: a filter may have come meanwhile.
+        if let Err(source) = probe::futex_waitv() {
+            return Err(SyncOpenError::SystemCall { name, call: "futex_waitv", source });
+        }
         let region = Arc::new(region);
         for _ in 0..TRIES {
             let lease = Lease::open_at(directory.as_fd(), LIVE).map_err(failed("open live"))?;

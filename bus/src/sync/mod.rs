@@ -17,6 +17,10 @@
 //! | a value that the first one makes | [`OnceCell`] |
 //! | a file that other programs lock as well | [`FileLock`], which is no such object |
 //!
+//! # Fork
+//! A forked child has nothing of its parent's locks: its handles say [`WaitError::Forked`], and dropping them or their guards does nothing. What they protect is not mapped there: a guard, or a
+//! reference that [`OnceCell::get`] returned, that is read in the child ends it by `SIGSEGV`.
+//!
 //! # Trust
 //! As with a [`Topic`](crate::Topic): whoever may write an object's file is trusted to follow the protocol. A corrupt one is met with typed errors, or waits until its
 //! deadline; never with a panic or an access outside the mapping.

@@ -11,6 +11,9 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use super::{Player, directory, is_root, limit_descriptors, play, role, say, small, tree};
+use shmbus::sync::{
+    Event, LockError, Reset, RobustMutex, SyncCreateError, SyncOpenError, SyncOptions, WaitError,
+};
 use shmbus::{
     AttachError, CreateError, Delivery, Directory, OpenError, Publishers, ReceiveError,
     RemoveError, Start, Topic, TopicOptions, Wake,
@@ -416,6 +419,79 @@ pub(super) fn play_no_madvise(path: &Path) {
     assert!(matches!(error, CreateError::Open(OpenError::Io { .. })), "{error:?}");
     assert_eq!(directory.topics().unwrap(), ["t"], "nothing is left of it");
     assert!(!path.join("u").exists());
+}
+
+/// Locks cannot be opened then; one that was opened before waits without using up a processor; topics lack nothing.
+#[test]
+fn a_process_that_is_refused_futex_waitv_is_told_when_it_opens_a_lock() {
+    let (path, _directory) = directory();
+    play("no futex_waitv", path.path());
+}
+
+/// What this thread has used of a processor.
+fn used() -> Duration {
+    // SAFETY: plain numbers.
+    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+    // SAFETY: `usage` is valid for writes.
+    assert_eq!(unsafe { libc::getrusage(libc::RUSAGE_THREAD, &raw mut usage) }, 0);
+    [usage.ru_utime, usage.ru_stime]
+        .iter()
+        .map(|time| Duration::new(time.tv_sec as u64, time.tv_usec as u32 * 1000))
+        .sum()
+}
+
+pub(super) fn play_no_futex_waitv(path: &Path) {
+    let directory = Directory::at(path).unwrap();
+    let options = SyncOptions::default();
+    let open = || RobustMutex::open_or_create_in(&directory, "lock", &options, 0u64);
+    let mutex = open().unwrap();
+    let (go, wait_to_go) = std::sync::mpsc::channel::<()>();
+    let (locked, wait_until_locked) = std::sync::mpsc::channel();
+    // It goes on without the filter, which is this thread's alone.
+    let holder = std::thread::spawn({
+        let (directory, options) = (directory.clone(), options.clone());
+        move || {
+            let mutex = RobustMutex::open_or_create_in(&directory, "lock", &options, 0u64).unwrap();
+            let guard = mutex.lock().unwrap();
+            locked.send(()).unwrap();
+            wait_to_go.recv().unwrap();
+            drop(guard);
+        }
+    });
+    wait_until_locked.recv().unwrap();
+    if !refuse(libc::SYS_futex_waitv, None) {
+        go.send(()).unwrap();
+        holder.join().unwrap();
+        return say("skipped: no filter of system calls may be installed here");
+    }
+    match open() {
+        Err(SyncCreateError::Open(SyncOpenError::SystemCall {
+            call: "futex_waitv",
+            source,
+            ..
+        })) => {
+            assert_eq!(source.raw_os_error(), Some(libc::EPERM));
+        }
+        other => panic!("{:?}", other.map(drop)),
+    }
+    let event = Event::open_or_create_in(&directory, "event", &options, Reset::Auto);
+    assert!(matches!(event, Err(SyncCreateError::Open(SyncOpenError::SystemCall { .. }))));
+    let held = directory.inspect_sync("lock").unwrap().members.len();
+    assert_eq!(held, 2, "it has taken no place");
+
+    let before = used();
+    let time = Duration::from_millis(500);
+    assert!(matches!(mutex.lock_timeout(time), Err(LockError::Failed(WaitError::TimedOut))));
+    let spent = used() - before;
+    assert!(spent < time / 4, "it has used {spent:?} of {time:?}");
+    go.send(()).unwrap();
+    mutex.lock_timeout(PATIENCE).unwrap();
+    holder.join().unwrap();
+
+    let topic = create(&directory, "topic");
+    let mut subscriber = topic.subscriber(Delivery::Reliable).unwrap();
+    topic.publisher().unwrap().publish(&7).unwrap();
+    assert_eq!(*subscriber.receive_timeout(PATIENCE).unwrap().unwrap(), 7);
 }
 
 /// From here on the kernel answers `EPERM` to a system call of this thread, or to that with a certain third argument. False: it may not be told so.
