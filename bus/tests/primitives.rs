@@ -1,5 +1,7 @@
 //! Semaphore, rwlock, barrier, event and once as their users see them, in one process: each thread has handles of its own.
 
+#[path = "primitives/disagree.rs"]
+mod disagree;
 #[path = "primitives/late.rs"]
 mod late;
 #[path = "primitives/pollers.rs"]
@@ -39,8 +41,14 @@ fn place() -> Place {
 }
 
 impl Place {
+    /// Of so many permits, or the one that is there.
     fn semaphore(&self, permits: u32) -> Semaphore {
-        Semaphore::open_or_create_in(&self.directory, NAME, &self.options, permits).unwrap()
+        match Semaphore::create_in(&self.directory, NAME, &self.options, permits) {
+            Err(SyncCreateError::Exists { .. }) => {
+                Semaphore::open_in(&self.directory, NAME).unwrap()
+            }
+            other => other.unwrap(),
+        }
     }
 
     fn lock(&self) -> RwLock<[u64; 2]> {
@@ -121,8 +129,8 @@ fn permits_are_those_made_less_those_consumed_and_those_that_somebody_has() {
 #[test]
 fn more_permits_than_there_can_be_are_refused_and_none_is_made() {
     let place = place();
-    let semaphore = place.semaphore(u32::MAX);
     let max = Semaphore::PERMITS_MAX;
+    let semaphore = place.semaphore(max);
     assert_eq!(semaphore.value(), u64::from(max));
     assert_eq!(semaphore.post(1), Err(PostError::Overflow { max }));
     semaphore.acquire().unwrap().consume();
@@ -327,7 +335,7 @@ fn nobody_passes_a_barrier_before_all_have_arrived_and_one_leads() {
     thread::scope(|scope| {
         for _ in 0..4 {
             scope.spawn(|| {
-                let barrier = place.barrier(0); // an existing one keeps its number
+                let barrier = place.barrier(4);
                 for round in 1..=ROUNDS {
                     arrived.fetch_add(1, SeqCst);
                     let leads = barrier.wait_timeout(LONG).unwrap();
@@ -391,7 +399,7 @@ fn a_manual_event_lets_all_go_until_it_is_reset() {
     assert_eq!(event.wait_timeout(SHORT), Err(WaitError::TimedOut));
     thread::scope(|scope| {
         let waiters =
-            [(); 3].map(|()| scope.spawn(|| place.event(NAME, Reset::Auto).wait_timeout(LONG)));
+            [(); 3].map(|()| scope.spawn(|| place.event(NAME, Reset::Manual).wait_timeout(LONG)));
         assert_eq!((event.set(), event.set()), (Ok(true), Ok(false)));
         for waiter in waiters {
             assert_eq!(waiter.join().unwrap(), Ok(()));
@@ -411,7 +419,7 @@ fn an_automatic_event_lets_exactly_one_go_each_time_it_is_set() {
     thread::scope(|scope| {
         for _ in 0..3 {
             scope.spawn(|| {
-                let event = place.event(NAME, Reset::Manual); // it keeps what it is
+                let event = place.event(NAME, Reset::Auto);
                 loop {
                     event.wait_timeout(LONG).unwrap();
                     if stop.load(SeqCst) {

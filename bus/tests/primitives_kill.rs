@@ -16,7 +16,8 @@ use std::time::{Duration, Instant};
 use children::{Child, State, shared_page};
 use shmbus::Directory;
 use shmbus::sync::{
-    Barrier, Event, LockError, OnceCell, Reset, RwLock, Semaphore, SyncOptions, WaitError,
+    Barrier, Event, LockError, OnceCell, Reset, RwLock, Semaphore, SyncCreateError, SyncOptions,
+    WaitError,
 };
 
 const NAME: &str = "some/thing";
@@ -56,9 +57,15 @@ fn place() -> Place {
 }
 
 impl Place {
+    /// Of so many permits, or the one that is there.
     fn semaphore(&self, permits: u32) -> Semaphore {
-        Semaphore::open_or_create_in(&self.directory, NAME, &SyncOptions::default(), permits)
-            .unwrap()
+        let options = SyncOptions::default();
+        match Semaphore::create_in(&self.directory, NAME, &options, permits) {
+            Err(SyncCreateError::Exists { .. }) => {
+                Semaphore::open_in(&self.directory, NAME).unwrap()
+            }
+            other => other.unwrap(),
+        }
     }
 
     fn lock(&self) -> RwLock<[u64; 2]> {
@@ -439,7 +446,7 @@ fn parties_of_a_barrier_go_on_although_others_are_killed() {
     let keep = place.barrier(3);
     let kills = kills(4);
     torture(3, kills, board, |_| {
-        let barrier = place.barrier(0);
+        let barrier = place.barrier(3);
         while board[0].load(SeqCst) == 0 {
             // Each is short: when all are told to end, the last one is alone.
             match barrier.wait_timeout(SHORT) {

@@ -39,16 +39,15 @@ pub struct Barrier {
 }
 
 impl Barrier {
-    const SHAPE: Shape = Shape::of::<u32>(SyncKind::Barrier, true);
+    const SHAPE: Shape = Shape::of::<()>(SyncKind::Barrier, true);
 
-    opening!("barrier", (parties: u32 = "for `parties` parties (0 counts as 1)"), Initial {
-        data: bytemuck::bytes_of(&parties.max(1)),
+    opening!("barrier", (parties: u32 = "for `parties` parties (1 to as many as it can have members)"), Initial {
+        parameter: parties.into(),
         ..Initial::default()
     });
 
     fn join(object: Object) -> Result<Barrier, SyncOpenError> {
-        let name = object.name.clone();
-        let parties = object.number().ok_or(SyncOpenError::Header { name, field: "parties" })?;
+        let parties = object.header.parameter as u32; // checked: at most `members_max`
         Ok(Barrier { member: Member::join(object, gather::give_back)?, parties })
     }
 

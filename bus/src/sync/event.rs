@@ -7,7 +7,7 @@ use crate::atomics::{Words, now_ns};
 use crate::directory::Directory;
 use crate::sync::error::{SyncCreateError, SyncOpenError, WaitError};
 use crate::sync::member::Member;
-use crate::sync::object::{Initial, Object, Shape, SyncKind, SyncOptions};
+use crate::sync::object::{self, Initial, Object, Shape, SyncKind, SyncOptions};
 use crate::sync::opening::opening;
 use crate::sync::signal::{self, Waited};
 use crate::sync::turn;
@@ -45,7 +45,7 @@ pub enum Reset {
 /// - Who is killed after it was woken and before it took the signal has not taken it: another one does. Who returns from `wait` has it, and it dies with that one.
 /// - Who goes on sees all that was done before the `set`.
 ///
-/// How it is reset is its creator's choice; opening an event that exists keeps that. A handle belongs to its thread. To set what nobody waits for: one exchange and a fence.
+/// How it is reset is its creator's choice; `open_or_create` of one that is reset in the other way is [`SyncOpenError::Parameter`]. A handle belongs to its thread. To set what nobody waits for: one exchange and a fence.
 pub struct Event {
     member: Member,
 }
@@ -55,6 +55,7 @@ impl Event {
 
     opening!("event", (reset: Reset = "which is not set"), Initial {
         value: if reset == Reset::Manual { signal::MANUAL } else { 0 },
+        parameter: if reset == Reset::Manual { object::MANUAL } else { object::AUTO },
         ..Initial::default()
     });
 

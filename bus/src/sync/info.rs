@@ -169,8 +169,7 @@ impl SyncInfo {
                 SyncState::RwLock { condition, readers }
             }
             SyncKind::Barrier => {
-                let corrupt = || SyncOpenError::Header { name: name.clone(), field: "parties" };
-                let parties = object.number().ok_or_else(corrupt)?;
+                let parties = object.header.parameter as u32; // checked: at most `members_max`
                 let broken = gather::is_broken(region);
                 SyncState::Barrier { parties, arrived: gather::arrived(region), broken }
             }

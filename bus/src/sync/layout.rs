@@ -44,6 +44,8 @@ pub(crate) struct SyncHeader {
     /// Size and alignment of the data; 0 and 1 where there is none.
     pub(crate) data_size: u64,
     pub(crate) data_align: u64,
+    /// What its creator chose: parties of a barrier, permits that a semaphore began with, 1 for an event that only a reset resets; else 0.
+    pub(crate) parameter: u64,
 }
 
 /// Page 1; written by all.
@@ -93,6 +95,7 @@ pub(crate) struct SyncEntry {
 pub(crate) const FIELDS: &[Field] = fields! {
     SyncHeader {
         magic, version, byte_order, instance, len, created_ns, kind, members_max, data_size, data_align,
+        parameter,
     }
     SyncControl { main, roster, turn }
     MainWords { word, state, joins, value }

@@ -25,6 +25,12 @@ use crate::sync::layout::{
 use crate::sync::region::{SyncRegion, data_offset};
 use crate::sync::wait;
 
+/// Most permits of a semaphore.
+pub(crate) const PERMITS_MAX: u32 = i32::MAX as u32;
+/// The parameter of an event.
+pub(crate) const AUTO: u64 = 0;
+pub(crate) const MANUAL: u64 = 1;
+
 /// How often creating or opening begins again because the object appeared or vanished meanwhile.
 const TRIES: u32 = 100;
 
@@ -60,6 +66,17 @@ impl SyncKind {
         SyncKind::Once,
     ];
 
+    /// What the creator of such an object chooses, by its name, and from what to what. `None`: nothing.
+    fn parameter(self, members_max: u32) -> Option<(&'static str, u64, u64)> {
+        match self {
+            SyncKind::Semaphore => Some(("permits", 0, PERMITS_MAX.into())),
+            // More could never be there together.
+            SyncKind::Barrier => Some(("parties", 1, members_max.into())),
+            SyncKind::Event => Some(("reset", AUTO, MANUAL)),
+            SyncKind::Mutex | SyncKind::Condvar | SyncKind::RwLock | SyncKind::Once => None,
+        }
+    }
+
     fn of(number: u32) -> Option<SyncKind> {
         SyncKind::ALL.into_iter().find(|kind| *kind as u32 == number)
     }
@@ -79,7 +96,7 @@ impl fmt::Display for SyncKind {
     }
 }
 
-/// Options of a new synchronisation object.
+/// Options of a new synchronisation object. One that exists keeps its own.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SyncOptions {
     /// Handles that may be open at the same time, in all processes together: 1 to 126. Each costs 4 KiB.
@@ -119,6 +136,8 @@ pub(crate) struct Initial<'a> {
     pub(crate) word: u32,
     pub(crate) state: u32,
     pub(crate) value: u64,
+    /// What its creator chooses: see [`SyncHeader::parameter`].
+    pub(crate) parameter: u64,
 }
 
 /// An open object: checked header, mapped file.
@@ -133,11 +152,21 @@ pub(crate) struct Object {
 }
 
 impl Object {
-    /// The data of an object whose data is one number, which nobody changes. `None` for 0.
-    pub(crate) fn number(&self) -> Option<u32> {
-        let (mut number, offset) = ([0; 4], data_offset(self.region.members_max()));
-        shm::read_exact_at(self.ctl.as_fd(), &mut number, offset).ok()?;
-        Some(u32::from_ne_bytes(number)).filter(|&number| number > 0)
+    /// Whether it is what `initial` would have made of it.
+    fn agrees(self, initial: &Initial<'_>) -> Result<Object, SyncOpenError> {
+        let (found, expected) = (self.header.parameter, initial.parameter);
+        match self.kind.parameter(self.region.members_max()) {
+            Some((parameter, ..)) if found != expected => {
+                let text = |value: u64| match (self.kind, value) {
+                    (SyncKind::Event, AUTO) => "auto".to_owned(),
+                    (SyncKind::Event, _) => "manual".to_owned(),
+                    (_, value) => value.to_string(),
+                };
+                let (found, expected) = (text(found), text(expected));
+                Err(SyncOpenError::Parameter { name: self.name, parameter, found, expected })
+            }
+            _ => Ok(self),
+        }
     }
 
     pub(crate) fn open(
@@ -213,13 +242,7 @@ impl Object {
         initial: &Initial<'_>,
     ) -> Result<Object, SyncCreateError> {
         let topic = TopicName::of_new(name)?;
-        let in_range = |field, given: u32, min: u64, max: u64| {
-            let given = u64::from(given);
-            let holds = (min..=max).contains(&given);
-            if holds { Ok(()) } else { Err(OptionsError::Range { field, given, min, max }) }
-        };
-        in_range("members_max", options.members_max, 1, MEMBERS_LIMIT.into())?;
-        in_range("mode", options.mode, 0o600, 0o777)?;
+        check_options(options, shape, initial)?;
         if shape.has_members {
             check_page_size()?;
         }
@@ -251,8 +274,10 @@ impl Object {
         initial: &Initial<'_>,
         join: impl Fn(Object) -> Result<R, SyncOpenError>,
     ) -> Result<R, SyncCreateError> {
+        check_options(options, shape, initial)?;
         for _ in 0..TRIES {
-            let opened = match Object::open(directory, name, shape) {
+            let found = Object::open(directory, name, shape);
+            let opened = match found.and_then(|object| object.agrees(initial)) {
                 // Creating replaces it if it can.
                 Err(error)
                     if matches!(
@@ -317,6 +342,23 @@ fn not_created(
     }
 }
 
+fn check_options(
+    options: &SyncOptions,
+    shape: &Shape,
+    initial: &Initial<'_>,
+) -> Result<(), OptionsError> {
+    let in_range = |field, given: u64, min: u64, max: u64| {
+        let holds = (min..=max).contains(&given);
+        if holds { Ok(()) } else { Err(OptionsError::Range { field, given, min, max }) }
+    };
+    in_range("members_max", options.members_max.into(), 1, MEMBERS_LIMIT.into())?;
+    in_range("mode", options.mode.into(), 0o600, 0o777)?;
+    match shape.kind.parameter(options.members_max) {
+        Some((field, min, max)) => in_range(field, initial.parameter, min, max),
+        None => Ok(()),
+    }
+}
+
 fn members_max(options: &SyncOptions, shape: &Shape) -> u32 {
     if shape.has_members { options.members_max } else { 0 }
 }
@@ -324,6 +366,11 @@ fn members_max(options: &SyncOptions, shape: &Shape) -> u32 {
 /// Length of the file. `None`: more than there is.
 fn len(members_max: u32, data_size: u64) -> Option<u64> {
     data_offset(members_max).checked_add(data_size.checked_next_multiple_of(PAGE)?)
+}
+
+fn is_parameter(kind: SyncKind, header: &SyncHeader) -> bool {
+    let range = kind.parameter(header.members_max);
+    range.is_none_or(|(_, min, max)| (min..=max).contains(&header.parameter))
 }
 
 /// Checks the header of object `name`, and whether it is of a shape. What it is.
@@ -355,6 +402,7 @@ fn check(
         ("data_align", align.is_power_of_two() && align <= PAGE),
         ("data_size", header.data_size.is_multiple_of(align.max(1))),
         ("len", Some(header.len) == len(header.members_max, header.data_size)),
+        ("parameter", is_parameter(kind, header)),
     ];
     if let Some((field, _)) = fields.iter().find(|(_, holds)| !holds) {
         return Err(corrupt(field));
@@ -460,6 +508,7 @@ fn fill(
     header.members_max = members_max;
     header.data_size = shape.data_size;
     header.data_align = shape.data_align;
+    header.parameter = initial.parameter;
     let (draft, ctl) = Draft::begin(parent, SYNC, options.mode)?;
     shm::allocate(ctl.as_fd(), len)?;
     let main = CONTROL_OFFSET + offset_of!(SyncControl, main) as u64;

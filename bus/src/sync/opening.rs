@@ -22,7 +22,7 @@ macro_rules! opening {
         #[doc = concat!("Opens the ", $noun, " `name` in [`Directory::from_env`], or creates it, ", $($what, ", ",)* "and opens that.")]
         ///
         /// # Errors
-        /// See [`SyncCreateError`]; [`SyncCreateError::Open`] where it exists and cannot be opened.
+        /// See [`SyncCreateError`]; [`SyncCreateError::Open`] where it exists and cannot be opened, or was created otherwise ([`SyncOpenError::Parameter`]).
         pub fn open_or_create(name: &str, options: &SyncOptions, $($argument: $type),*) -> Result<Self, SyncCreateError> {
             Self::open_or_create_in(&Directory::from_env()?, name, options, $($argument),*)
         }

@@ -8,7 +8,7 @@ use crate::atomics::now_ns;
 use crate::directory::Directory;
 use crate::sync::error::{SyncCreateError, SyncOpenError, WaitError};
 use crate::sync::member::Member;
-use crate::sync::object::{Initial, Object, Shape, SyncKind, SyncOptions};
+use crate::sync::object::{self, Initial, Object, Shape, SyncKind, SyncOptions};
 use crate::sync::opening::opening;
 use crate::sync::permits::{self, Asked};
 use crate::wait::deadline_ns;
@@ -61,12 +61,13 @@ pub struct Semaphore {
 
 impl Semaphore {
     /// Most permits that a semaphore can have.
-    pub const PERMITS_MAX: u32 = i32::MAX as u32;
+    pub const PERMITS_MAX: u32 = object::PERMITS_MAX;
 
     const SHAPE: Shape = Shape::of::<()>(SyncKind::Semaphore, true);
 
-    opening!("semaphore", (permits: u32 = "with `permits` permits (at most [`PERMITS_MAX`](Semaphore::PERMITS_MAX), else that many)"), Initial {
-        value: u64::from(permits.min(Self::PERMITS_MAX)),
+    opening!("semaphore", (permits: u32 = "with `permits` permits (at most [`PERMITS_MAX`](Semaphore::PERMITS_MAX))"), Initial {
+        value: permits.into(),
+        parameter: permits.into(),
         ..Initial::default()
     });
 
