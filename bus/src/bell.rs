@@ -21,8 +21,8 @@
 //! Two ways to wake, because clearing in the kernel (`FUTEX_WAKE_OP`) costs some 0.5 us before anybody runs, and the usual sleeper is alone. Clearing afterwards is sound
 //! where the wake found somebody and the word is as it was when it was first looked at: only who made that word can have slept on it, so it was found and is
 //! awake, and whoever comes meanwhile changes the word. *All* are woken, as the look may be old, and others asleep. Of one that is about to sleep, whom the wake does not find, it would not be sound; nor of a third
-//! one, which sleeps on the word as it is. Nobody sleeps on a bell's word without a bit of its own: who may read the file and does so all the same can cost a sleeper
-//! its wake-up, once and for no longer than a sleep is.
+//! one, which sleeps on the word as it is. Nobody sleeps on a bell's word without a bit of its own: whoever may read the file can do so all the same, or move all
+//! sleepers to another word (`FUTEX_CMP_REQUEUE`), and then nobody is woken before its sleep ends.
 //!
 //! The count comes round after 2^30 first sleeps: one who stands still just so long between two steps here costs somebody such a sleep, too.
 

@@ -1,18 +1,20 @@
 //! Observers: what they see, that they see nothing that was not a message, and that nobody can tell that they are there.
-#![allow(unsafe_code)] // geteuid, setuid
+#![allow(unsafe_code)] // geteuid, setuid; a futex word of a mapping
 
 use std::fs;
 use std::io::Read;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
+use std::time::{Duration, Instant};
 
 use shmbus::{
     AttachError, Corrupt, Delivery, Directory, Liveness, ObserveError, Observer, OpenError,
     ParticipantKind, Publishers, SeekError, Start, Topic, TopicOptions,
 };
+use shmbus_sys::map::Mapping;
 
 fn directory() -> (tempfile::TempDir, Directory) {
     let path = tempfile::tempdir_in("/dev/shm").unwrap();
@@ -525,4 +527,63 @@ fn read_as_another_user(path: &Path) {
     assert_eq!(directory.topics().unwrap(), ["a/t", "secret"], "also what may not be read");
     let refused = directory.observe("secret", Start::Newest).err().unwrap();
     assert!(matches!(refused, AttachError::Open(OpenError::Permission { .. })), "{refused:?}");
+}
+
+/// Moves everybody who sleeps on `word` to another word, which nobody wakes; how many.
+fn requeue(word: &AtomicU32, elsewhere: &AtomicU32) -> i64 {
+    let (from, to) = (word.as_ptr(), elsewhere.as_ptr());
+    let (operation, seen) = (libc::FUTEX_CMP_REQUEUE, word.load(Relaxed));
+    let all = i64::from(i32::MAX);
+    // SAFETY: two words that are mapped as long as the references live; the kernel reads the first.
+    unsafe { libc::syscall(libc::SYS_futex, from, operation, 0_i64, all, to, seen) }
+}
+
+/// What permission to read is enough for: see *Permissions* in docs/guide/operations.md.
+#[test]
+fn whoever_may_only_read_can_keep_a_sleeper_from_being_woken_and_not_from_its_message() {
+    const MESSAGES: u32 = 30;
+    /// As long as a subscriber sleeps at most.
+    const SLEEP: Duration = Duration::from_millis(100);
+    let (path, directory) = directory();
+    let topic = Topic::<u64>::create_in(&directory, "t", &small()).unwrap();
+    let ctl = fs::File::open(path.path().join("t/.topic/ctl")).unwrap(); // for reading
+    let map = Mapping::read_only(ctl.as_fd(), 8192).unwrap();
+    // SAFETY: within the mapping.
+    let bell = unsafe { map.base().byte_add(4096) }.cast::<AtomicU32>();
+    // SAFETY: aligned, and an atomic; the mapping outlives the reference.
+    let bell = unsafe { bell.as_ref() };
+    let elsewhere = AtomicU32::new(0);
+    let (ends, moved) = (AtomicBool::new(false), AtomicU32::new(0));
+    let mut publisher = topic.publisher().unwrap();
+    let mut subscriber = topic.subscriber(Delivery::Reliable).unwrap();
+    let took = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !ends.load(Relaxed) {
+                moved.fetch_add(requeue(bell, &elsewhere).max(0) as u32, Relaxed);
+                std::thread::yield_now();
+            }
+        });
+        let receives = scope.spawn(|| {
+            for number in 0..MESSAGES {
+                assert_eq!(*subscriber.receive().unwrap(), u64::from(number));
+            }
+        });
+        let begun = Instant::now();
+        for number in 0..MESSAGES {
+            // When the subscriber sleeps, or has been moved in its sleep.
+            let before = moved.load(Relaxed);
+            let patience = Instant::now();
+            while moved.load(Relaxed) == before && patience.elapsed() < SLEEP {
+                std::thread::yield_now();
+            }
+            publisher.publish(&u64::from(number)).unwrap();
+        }
+        receives.join().unwrap();
+        ends.store(true, Relaxed);
+        begun.elapsed()
+    });
+    let moved = moved.load(Relaxed);
+    println!("{MESSAGES} messages in {took:?}, sleepers moved {moved} times");
+    assert!(moved > 0, "the attack finds nobody asleep");
+    assert!(took < 20 * MESSAGES * SLEEP, "{took:?}");
 }

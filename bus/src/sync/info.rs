@@ -127,7 +127,7 @@ impl SyncInfo {
         let main = &region.control().main.0;
         let has_lock = !matches!(kind, SyncKind::Condvar | SyncKind::Barrier | SyncKind::Event);
         let (word, owner) = match has_lock {
-            true => owner(object, &is_held),
+            true => owner(object, is_held),
             false => (main.word.word().load(Relaxed), Owner::Nobody),
         };
         let condition = match main.state.load(Relaxed) {

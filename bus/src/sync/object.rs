@@ -279,16 +279,11 @@ impl Object {
             let found = Object::open(directory, name, shape);
             let opened = match found.and_then(|object| object.agrees(initial)) {
                 // Creating replaces it if it can.
-                Err(error)
-                    if matches!(
-                        error,
-                        SyncOpenError::NotFound { .. }
-                            | SyncOpenError::Removed { .. }
-                            | SyncOpenError::Corrupt { .. }
-                    ) =>
-                {
-                    Object::create(directory, name, options, shape, initial)
-                }
+                Err(
+                    SyncOpenError::NotFound { .. }
+                    | SyncOpenError::Removed { .. }
+                    | SyncOpenError::Corrupt { .. },
+                ) => Object::create(directory, name, options, shape, initial),
                 opened => opened.map_err(SyncCreateError::Open),
             };
             let joined = opened.and_then(|object| join(object).map_err(SyncCreateError::Open));

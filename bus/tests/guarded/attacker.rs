@@ -8,7 +8,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use shmbus_sys::lease::Lease;
@@ -220,7 +220,34 @@ fn locks(seat: &Seat) {
     }
 }
 
+/// Moves all who sleep on any word of `ctl` or of the beginning of `data` to a word that nobody wakes.
+fn sleepers(seat: &Seat) {
+    let maps = [&seat.ctl, &seat.data].map(|file| Mapping::read_only(file.as_fd(), 8192).unwrap());
+    let elsewhere = AtomicU32::new(0);
+    let mut moved = 0;
+    let steps = go_on(|| {
+        for map in &maps {
+            for at in (0..8192).step_by(4) {
+                // SAFETY: within the mapping.
+                let word = unsafe { map.base().byte_add(at) }.cast::<AtomicU32>();
+                // SAFETY: aligned, and mapped as long as the seat's files.
+                let word = unsafe { word.as_ref() };
+                let (from, to, all) = (word.as_ptr(), elsewhere.as_ptr(), i64::from(i32::MAX));
+                let (operation, seen) = (libc::FUTEX_CMP_REQUEUE, word.load(Relaxed));
+                // SAFETY: two words that live on; the kernel reads the first.
+                let done = unsafe {
+                    libc::syscall(libc::SYS_futex, from, operation, 0_i64, all, to, seen)
+                };
+                moved += done.max(0);
+            }
+        }
+    });
+    assert_eq!(moved, 0, "somebody sleeps where everybody can move it");
+    tell("move sleepers on words that it may read", format!("{moved} in {steps} rounds"));
+}
+
 fn page(seat: &Seat) {
+    sleepers(seat);
     tell("punch a hole into its page", outcome(punch(seat.page.as_fd())));
     let mut random = Random::new(1);
     let steps = go_on(|| {
