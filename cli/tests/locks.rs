@@ -111,7 +111,7 @@ fn list_has_locks_behind_topics_with_what_each_kind_has_to_say() {
         ("b", "b rwlock free - 1 of 8 44 KiB"),
         ("c", "c condvar - - - 8 KiB"),
         ("d", "d semaphore 4 of 4 free - 1 of 8 40 KiB"),
-        ("e", "e barrier 0 of 3 there - 1 of 8 44 KiB"),
+        ("e", "e barrier 0 of 3 there - 1 of 8 40 KiB"),
         ("f", "f event not set, auto - 1 of 8 40 KiB"),
         ("g", "g once not made - 1 of 8 44 KiB"),
     ] {
