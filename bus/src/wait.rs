@@ -1,10 +1,11 @@
 //! Before sleeping: spin, then yield, by how many cores there are.
 
-use std::sync::OnceLock;
 use std::time::Duration;
 
 use crossbeam_utils::Backoff;
 use shmbus_sys::{clock, process};
+
+use crate::atomics::{AtomicU32, Relaxed};
 
 /// What is left of the patience of one wait: looks that are worth more than a system call.
 ///
@@ -29,9 +30,15 @@ impl Patience {
     }
 
     /// Spins where there are as many cores.
-    fn with(cores: usize) -> Patience {
-        static CORES: OnceLock<usize> = OnceLock::new();
-        let spin = *CORES.get_or_init(process::cores) >= cores;
+    fn with(cores: u32) -> Patience {
+        // 0: nobody has asked. Not a `OnceLock`, which ThreadSanitizer reports in programs of others, where std is not instrumented.
+        static CORES: AtomicU32 = AtomicU32::new(0);
+        let mut there = CORES.load(Relaxed);
+        if there == 0 {
+            there = process::cores() as u32;
+            CORES.store(there, Relaxed);
+        }
+        let spin = there >= cores;
         Patience { backoff: Backoff::new(), yields: 1, spin }
     }
 
