@@ -184,6 +184,7 @@ fn who_has_a_lock_open_is_not_removed_without_force() {
                 }
             }
         });
+        let _over = Over(&is_over);
         for round in 0..ROUNDS {
             match Mutex::open_or_create_in(&directory, "m", &options(2), [0; 2]) {
                 Ok(mutex) => {
@@ -195,6 +196,14 @@ fn who_has_a_lock_open_is_not_removed_without_force() {
                 Err(error) => panic!("{error:?}"),
             }
         }
-        is_over.store(true, Relaxed);
     });
+}
+
+/// Ends the other thread, also if this one panics.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Relaxed);
+    }
 }

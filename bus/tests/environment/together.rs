@@ -130,7 +130,7 @@ fn creating_and_removing_at_the_same_time_is_never_more_than_a_typed_error() {
 /// Who takes part is never removed without force, and never told so; who comes too late is told at once.
 #[test]
 fn who_has_joined_is_not_removed_without_force() {
-    const ROUNDS: u32 = 400;
+    const ROUNDS: u32 = 1500;
     let (_path, directory) = directory();
     let options = TopicOptions { depth: 4, subscribers_max: 1, ..small() };
     let is_over = AtomicBool::new(false);
@@ -147,6 +147,7 @@ fn who_has_joined_is_not_removed_without_force() {
                 }
             }
         });
+        let _over = Over(&is_over);
         for round in 0..ROUNDS {
             let topic = Topic::<u64>::open_or_create_in(&directory, "t", &options).unwrap();
             match topic.subscriber(Delivery::Lossy) {
@@ -163,7 +164,6 @@ fn who_has_joined_is_not_removed_without_force() {
                 Err(error) => panic!("{error:?}"),
             }
         }
-        is_over.store(true, Relaxed);
     });
     assert!(joined > 0);
 }
@@ -250,4 +250,13 @@ pub(super) fn play_churner(path: &Path) {
     }
     say(&made.to_string());
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// Ends the other thread, also if this one panics.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Relaxed);
+    }
 }
