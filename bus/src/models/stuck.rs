@@ -256,7 +256,7 @@ fn stuck_at_one_that_is_taken_meanwhile() {
         let clock = Arc::new(AtomicU64::new(0));
         let (theirs, their_clock) = (Arc::clone(&region), Arc::clone(&clock));
         let second = thread::spawn(move || {
-            let begin_ns = their_clock.fetch_add(1, AcqRel) + 1;
+            let begin_ns = their_clock.fetch_add(STALL_CHECK_NS, AcqRel) + STALL_CHECK_NS;
             b.claim(&theirs).unwrap();
             begin_ns
         });
