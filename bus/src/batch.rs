@@ -38,7 +38,7 @@ impl<'a, T: Payload + ?Sized> Iterator for Batch<'a, T> {
         // pin, and every call that does is ruled out for 'a by the borrow of the subscriber.
         let mut sample: Sample<'_, T> = unsafe { sample(self.seat, at, sequence) }.ok()?;
         self.reader.pass(&participant.region, at, sequence);
-        sample.missed(self.reader.take_missed_before());
+        sample.skipped(self.reader.skipped_before(sequence));
         Some(sample)
     }
 }
@@ -105,7 +105,7 @@ impl<T: Payload + ?Sized> Subscriber<T> {
     }
 
     /// Goes to `sequence`: forward as far as the next one to be published, and, where it is lossy, back to any that is retained. Those that are passed over count
-    /// as missed; going back takes back no count. Whether `sequence` is still there when it is received is another question for
+    /// as missed, whatever they are; going back takes back no count. Whether `sequence` is still there when it is received is another question for
     /// a lossy subscriber: if not, it counts as missed as ever.
     ///
     /// Costs a few loads now, and entering a block at the next receive.

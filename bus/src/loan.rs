@@ -10,9 +10,10 @@ use crate::ring::shared::Claim;
 
 /// The next message of a [`Publisher`], in place and not yet published.
 ///
-/// Dropped, it never happened. Forgotten, neither: an exclusive publisher's next loan is the same slot, and a shared publisher's
-/// sequence is revoked after the topic's `claim_timeout`, or abandoned at its next publish.
-#[must_use = "a loan that is not committed never happened"]
+/// Dropped, it is no message, and nobody has missed one. On an exclusive topic nothing has happened. A shared publisher had taken a sequence: it is abandoned,
+/// which subscribers count apart ([`Sample::abandoned_before`](crate::Sample::abandoned_before)). Forgotten, it is no message either: an exclusive publisher's next
+/// loan is the same slot, and a shared publisher's sequence is revoked after the topic's `claim_timeout`, or abandoned at its next publish.
+#[must_use = "a loan that is not committed is no message"]
 pub struct Loan<'a, T: Payload + ?Sized> {
     publisher: &'a mut Publisher<T>,
     message: &'a mut T,

@@ -15,6 +15,7 @@ use crate::participant::{self, Attachment, lease_byte, refused_in};
 use crate::region::Region;
 use crate::ring::Corrupt;
 use crate::ring::reader::{Retained, Start};
+use crate::ring::skips::Skipped;
 use crate::ring::watcher::{Copied, Seen, Watcher};
 use crate::schema::Schema;
 use crate::stats::TopicInfo;
@@ -99,7 +100,7 @@ pub struct Observer {
 pub struct Observed<'a> {
     bytes: &'a [u8],
     sequence: u64,
-    missed_before: u64,
+    before: Skipped,
     publisher: Option<u32>,
     timestamp_ns: Option<u64>,
 }
@@ -115,9 +116,17 @@ impl Observed<'_> {
         self.sequence
     }
 
-    /// How many sequences this observer missed just before this one: exactly, and each only once.
+    /// How many messages this observer missed just before this one, each counted only once; of what is gone, nobody can tell whether it was a
+    /// message, and all of it counts. Together with [`abandoned_before`](Observed::abandoned_before) it is exact, as
+    /// [`Sample::missed_before`](crate::Sample::missed_before) is.
     pub fn missed_before(&self) -> u64 {
-        self.missed_before
+        self.before.missed
+    }
+
+    /// How many sequences just before this one were seen that never became messages, as in
+    /// [`Sample::abandoned_before`](crate::Sample::abandoned_before).
+    pub fn abandoned_before(&self) -> u64 {
+        self.before.abandoned
     }
 
     /// Entry of the publisher ([`ParticipantInfo::entry`](crate::ParticipantInfo)), where the topic has several.
@@ -165,9 +174,15 @@ impl Observer {
         head.saturating_sub(self.watcher.position())
     }
 
-    /// How many sequences it has missed since it began; those that shared publishers gave up are among them.
+    /// How many messages it has missed since it began. Of sequences that were gone when it came to them, nobody can tell whether they were messages:
+    /// all of them count here.
     pub fn missed(&self) -> u64 {
-        self.watcher.missed()
+        self.watcher.skipped().missed
+    }
+
+    /// How many sequences it has seen since it began that never became messages, because shared publishers gave them up.
+    pub fn abandoned(&self) -> u64 {
+        self.watcher.skipped().abandoned
     }
 
     /// Goes to `sequence`: back to any that is retained, or forward as far as the next one to be published. Those that are passed
@@ -265,12 +280,12 @@ impl Observer {
         if !self.view.description.carried.has(u64::from(len)) {
             return Err(Corrupt::Length { len, max }.into());
         }
-        let missed_before = self.watcher.take_missed_before();
+        let before = self.watcher.skipped_before(sequence);
         let bytes: &[u8] = bytemuck::cast_slice(self.watcher.words());
         Ok(Observed {
             bytes: bytes.get(..len as usize).ok_or(Corrupt::Length { len, max })?,
             sequence,
-            missed_before,
+            before,
             publisher: geometry.shared.then_some(publisher),
             timestamp_ns: geometry.timestamp.then_some(timestamp_ns),
         })

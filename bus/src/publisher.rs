@@ -476,8 +476,8 @@ impl<T: Payload> Publisher<T> {
 
     /// The next slot, to be written in place: nothing is copied. Waits as [`Publisher::publish`] does.
     ///
-    /// The message shows whatever bytes stood in the slot before. It is published by [`Loan::commit`] and, dropped instead, never
-    /// happened. An open loan of an exclusive publisher costs nobody anything; one of a shared publisher has taken its sequence already, and
+    /// The message shows whatever bytes stood in the slot before. It is published by [`Loan::commit`] and, dropped instead, no message.
+    /// An open loan of an exclusive publisher costs nobody anything; one of a shared publisher has taken its sequence already (dropped, it is abandoned), and
     /// subscribers wait for it: there, build a message that takes long first, and publish it.
     ///
     /// # Errors

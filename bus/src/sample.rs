@@ -9,6 +9,7 @@ use crate::atomics::Relaxed;
 use crate::message::Message;
 use crate::participant::Participant;
 use crate::payload::{self, Payload};
+use crate::ring::skips::Skipped;
 use crate::ring::{Corrupt, SlotAt};
 use crate::subscriber::Seat;
 use crate::sweep;
@@ -19,7 +20,7 @@ pub struct Sample<'a, T: Payload + ?Sized> {
     message: &'a T,
     at: SlotAt,
     sequence: u64,
-    missed_before: u64,
+    before: Skipped,
     timestamp_ns: Option<u64>,
 }
 
@@ -36,12 +37,13 @@ impl<'a, T: Payload + ?Sized> Sample<'a, T> {
         sequence: u64,
         timestamp_ns: Option<u64>,
     ) -> Self {
-        Sample { seat, message, at, sequence, missed_before: 0, timestamp_ns }
+        Sample { seat, message, at, sequence, before: Skipped::default(), timestamp_ns }
     }
 
-    /// So many were missed just before it.
-    pub(crate) fn missed(&mut self, before: u64) {
-        self.missed_before = before;
+    /// What its subscriber went past just before it.
+    #[inline(always)]
+    pub(crate) fn skipped(&mut self, before: Skipped) {
+        self.before = before;
     }
 
     /// Its place in the stream.
@@ -49,9 +51,19 @@ impl<'a, T: Payload + ?Sized> Sample<'a, T> {
         self.sequence
     }
 
-    /// How many sequences this subscriber missed just before this one: exactly, and each only once.
+    /// How many messages this subscriber missed just before this one, each counted only once: none, if it is
+    /// reliable and has skipped none itself. See [`Subscriber::missed`](crate::Subscriber::missed).
+    ///
+    /// Together with [`abandoned_before`](Sample::abandoned_before) it is exact: the message that was received before this one has the sequence
+    /// `sequence - missed_before - abandoned_before - 1`, unless the subscriber has gone back in between.
     pub fn missed_before(&self) -> u64 {
-        self.missed_before
+        self.before.missed
+    }
+
+    /// How many sequences just before this one never became messages: loans that were dropped, and what publishers took that died or stood still. Always
+    /// 0 on an exclusive topic. See [`Subscriber::abandoned`](crate::Subscriber::abandoned).
+    pub fn abandoned_before(&self) -> u64 {
+        self.before.abandoned
     }
 
     /// When it was committed, in nanoseconds of `CLOCK_MONOTONIC`, where the topic carries the time.

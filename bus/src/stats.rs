@@ -105,7 +105,7 @@ pub struct ParticipantInfo {
     pub position: u64,
     /// Sequences behind the head, as of the beginning of its present block.
     pub lag: u64,
-    /// Sequences missed since it subscribed, as of the beginning of its present block.
+    /// Messages missed since it subscribed, as of the beginning of its present block; see [`Subscriber::missed`](crate::Subscriber::missed).
     pub missed: u64,
     /// Blocks in which it holds samples.
     pub held_blocks: u32,

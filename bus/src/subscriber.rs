@@ -24,7 +24,7 @@ use crate::wait::Patience;
 /// What publishers owe a subscriber that does not keep up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Delivery {
-    /// Nothing: they never wait for it, and it learns exactly how many messages it missed.
+    /// Nothing: they never wait for it, and it learns exactly how many sequences it missed.
     Lossy,
     /// To wait for it, once it is a whole ring behind: it misses nothing. If it dies, the kernel says so, and they go on.
     Reliable,
@@ -79,9 +79,18 @@ impl<T: Payload + ?Sized> Subscriber<T> {
         head.saturating_sub(self.reader.position())
     }
 
-    /// How many sequences it has missed since it subscribed.
+    /// How many messages it has missed since it subscribed. Of a reliable subscriber 0, but for what it skips itself
+    /// ([`Subscriber::receive_latest`], [`Subscriber::seek`]).
+    ///
+    /// A lossy one that publishers have lapped cannot tell which of the sequences that are gone were messages: all of them count here.
     pub fn missed(&self) -> u64 {
-        self.reader.missed()
+        self.reader.skipped().missed
+    }
+
+    /// How many sequences it has come to since it subscribed that never became messages: on a topic of several publishers, loans that were
+    /// dropped, and what was taken by those that died or stood still. Nothing is lost by them.
+    pub fn abandoned(&self) -> u64 {
+        self.reader.skipped().abandoned
     }
 
     /// The next message, if it is there. Never waits.
@@ -271,7 +280,7 @@ impl<T: Payload + ?Sized> Subscriber<T> {
         // SAFETY: the reader has seen the stamp in this slot and pins its block until its next call, which the sample's borrow
         // of `self` rules out.
         let mut sample: Sample<'_, T> = unsafe { sample(&self.seat, at, sequence) }?;
-        sample.missed(self.reader.take_missed_before());
+        sample.skipped(self.reader.skipped_before(sequence));
         Ok(sample)
     }
 }
@@ -282,8 +291,10 @@ impl<T: Payload + ?Sized> Subscriber<T> {
 pub struct Copied {
     /// Its place in the stream.
     pub sequence: u64,
-    /// How many sequences the subscriber missed just before this one.
+    /// As [`Sample::missed_before`].
     pub missed_before: u64,
+    /// As [`Sample::abandoned_before`].
+    pub abandoned_before: u64,
     /// When it was committed, by its publisher's word, where the topic carries the time.
     pub timestamp_ns: Option<u64>,
 }
@@ -319,11 +330,12 @@ impl<T: Message> Subscriber<T> {
 
     fn copied(&mut self, at: SlotAt, sequence: u64, into: &mut T) -> Result<Copied, ReceiveError> {
         let region = &*self.seat.participant.region;
-        let missed_before = self.reader.take_missed_before();
+        let before = self.reader.skipped_before(sequence);
         let timestamp = region.geometry().timestamp;
         let timestamp_ns = timestamp.then(|| region.slot(at).timestamp_ns.load(Relaxed));
         payload::copy(region, at, sequence, payload::bytes_of_mut(into))?;
-        Ok(Copied { sequence, missed_before, timestamp_ns })
+        let (missed_before, abandoned_before) = (before.missed, before.abandoned);
+        Ok(Copied { sequence, missed_before, abandoned_before, timestamp_ns })
     }
 }
 

@@ -266,7 +266,7 @@ fn what_stands_behind_a_dead_publishers_claim_is_received_from_a_removed_topic_t
     drop((gone, other));
     directory.remove("t", true).unwrap();
     let sample = subscriber.receive().unwrap();
-    assert_eq!((*sample, sample.missed_before()), (7, 1));
+    assert_eq!((*sample, sample.missed_before(), sample.abandoned_before()), (7, 0, 1));
     assert_eq!(subscriber.receive().err(), Some(ReceiveError::Retired));
 }
 

@@ -110,7 +110,8 @@ fn a_dropped_loan_is_passed_over_and_a_committed_one_is_received() {
     drop(a.loan().unwrap());
     b.publish(&3).unwrap();
     let sample = subscriber.receive().unwrap();
-    assert_eq!((*sample, sample.sequence(), sample.missed_before()), (3, 3, 1));
+    assert_eq!((*sample, sample.sequence()), (3, 3));
+    assert_eq!((sample.missed_before(), sample.abandoned_before()), (0, 1));
 }
 
 #[test]
@@ -132,7 +133,7 @@ fn a_loan_open_for_too_long_is_revoked_and_its_message_published_at_another_sequ
     assert_eq!(received, 320, "several times round the ring behind an open loan");
     assert_eq!(loan.commit(), Ok(321));
     assert_eq!(*subscriber.receive().unwrap(), 7);
-    assert_eq!(subscriber.missed(), 1);
+    assert_eq!((subscriber.missed(), subscriber.abandoned()), (0, 1));
 }
 
 #[test]
@@ -268,4 +269,59 @@ fn a_subscriber_is_past_all_of_the_dead_after_one_look() {
     let passed = begin.elapsed();
     assert_eq!(*sample, 7);
     assert!(passed < Duration::from_millis(5) * COUNT / 2, "one after the other: {passed:?}");
+}
+
+/// What never became a message is told apart from what was missed: nobody is told of a loss that is none, and the numbers add up.
+#[test]
+fn what_never_became_a_message_is_abandoned_and_not_missed() {
+    let (_path, directory) = directory();
+    let topic = Topic::<u64>::create_in(&directory, "t", &options()).unwrap();
+    let mut publisher = topic.publisher().unwrap();
+    let mut reliable = topic.subscriber(Delivery::Reliable).unwrap();
+    let mut batched = topic.subscriber(Delivery::Reliable).unwrap();
+    let mut copying = topic.subscriber(Delivery::Lossy).unwrap();
+    let mut observer = topic.observe(Start::Newest).unwrap();
+    let mut before = Vec::new();
+    for number in 0..20u64 {
+        for _ in 0..number % 4 {
+            drop(publisher.loan().unwrap());
+        }
+        publisher.publish(&number).unwrap();
+        before.push((0, number % 4));
+    }
+    let (mut received, mut next) = (Vec::new(), 0);
+    let abandoned: u64 = before.iter().map(|(_, abandoned)| abandoned).sum();
+    while let Some(sample) = reliable.try_receive().unwrap() {
+        received.push((sample.missed_before(), sample.abandoned_before()));
+        assert_eq!(sample.sequence(), next + sample.missed_before() + sample.abandoned_before());
+        next = sample.sequence() + 1;
+    }
+    assert_eq!(received, before);
+    assert_eq!((reliable.missed(), reliable.abandoned()), (0, abandoned));
+    received.clear();
+    while let Some(batch) = batched.try_receive_batch().unwrap() {
+        // Kept together: each knows its own.
+        let samples: Vec<_> = batch.collect();
+        received.extend(samples.iter().map(|it| (it.missed_before(), it.abandoned_before())));
+    }
+    assert_eq!(received, before);
+    assert_eq!((batched.missed(), batched.abandoned()), (0, abandoned));
+    received.clear();
+    let mut message = 0;
+    while let Some(copied) = copying.try_copy(&mut message).unwrap() {
+        received.push((copied.missed_before, copied.abandoned_before));
+    }
+    assert_eq!(received, before);
+    received.clear();
+    while received.len() < before.len() {
+        if let Some(observed) = observer.try_next().unwrap() {
+            received.push((observed.missed_before(), observed.abandoned_before()));
+        }
+    }
+    assert_eq!(received, before);
+    assert_eq!((observer.missed(), observer.abandoned()), (0, abandoned));
+    // What is skipped or overwritten cannot be told apart.
+    copying.seek(1).unwrap();
+    assert_eq!(copying.try_receive().unwrap().map(|sample| sample.abandoned_before()), Some(1));
+    assert!(copying.receive_latest().unwrap().unwrap().missed_before() > 40);
 }

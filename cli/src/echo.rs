@@ -49,7 +49,7 @@ What was missed is told on standard error, exactly, where it was missed and in t
 pub(crate) struct Arguments {
     /// Name of the topic, such as stats/vm
     topic: String,
-    /// Each message as an object with sequence, timestamp_ns (monotonic clock), publisher, missed_before and message; bytes that are no text are message_hex
+    /// Each message as an object with sequence, timestamp_ns (monotonic clock), publisher, missed_before, abandoned_before and message; bytes that are no text are message_hex
     #[arg(long, help_heading = "Form", group = "form")]
     json: bool,
     /// A header line with the names of the fields, and a line for each message; an array is one cell, as JSON

@@ -203,7 +203,7 @@ fn each_form_of_output_is_as_documented() {
     assert_eq!(echo(&place, &["--csv", "--fields", "qty,px", "--count", "1"]), "qty,px\n5,100.5\n");
     assert_eq!(
         echo(&place, &["--json", "--count", "1", "--fields", "qty"]),
-        "{\"sequence\":0,\"timestamp_ns\":null,\"publisher\":null,\"missed_before\":0,\"message\":{\"qty\":5}}\n"
+        "{\"sequence\":0,\"timestamp_ns\":null,\"publisher\":null,\"missed_before\":0,\"abandoned_before\":0,\"message\":{\"qty\":5}}\n"
     );
     assert_eq!(
         echo(&place, &["--hex", "--count", "1"]),

@@ -108,11 +108,11 @@ impl Reader {
         &mut self,
         log: &mut Log,
         sequence: u64,
-        missed_before: u64,
+        (missed, abandoned): (u64, u64),
         found: &[u8],
     ) -> Message {
         assert!(sequence >= self.expected, "received {sequence}, expected {}", self.expected);
-        assert_eq!(missed_before, sequence - self.expected, "missed before {sequence}");
+        assert_eq!(missed + abandoned, sequence - self.expected, "skipped before {sequence}");
         let Some(Fate::Message(message)) = log.at(sequence) else {
             panic!("received {sequence}, which is {:?}", log.at(sequence));
         };

@@ -314,8 +314,9 @@ impl<'a> Play<'a> {
         let before = subscriber.position();
         match subscriber.try_receive() {
             Ok(Some(sample)) => {
-                let (sequence, missed) = (sample.sequence(), sample.missed_before());
-                let message = reader.received(log, sequence, missed, &sample);
+                let sequence = sample.sequence();
+                let skipped = (sample.missed_before(), sample.abandoned_before());
+                let message = reader.received(log, sequence, skipped, &sample);
                 assert_eq!(sample.timestamp_ns().is_some(), stage.info.timestamp);
                 if hold {
                     let number = log.number(sequence);
@@ -377,8 +378,9 @@ impl<'a> Play<'a> {
         }
         match subscriber.receive_latest() {
             Ok(Some(sample)) => {
-                let (sequence, missed) = (sample.sequence(), sample.missed_before());
-                reader.received(log, sequence, missed, &sample);
+                let sequence = sample.sequence();
+                let skipped = (sample.missed_before(), sample.abandoned_before());
+                reader.received(log, sequence, skipped, &sample);
                 if let Some(newest) = newest {
                     assert_eq!(sequence, newest, "the newest message");
                 }

@@ -31,6 +31,7 @@ use crate::registry::{self, Kind};
 use crate::ring::exclusive::{Blocked, ExclusiveRing};
 use crate::ring::reader::{Next, Reader, Start};
 use crate::ring::shared::{Claim, Owner, Revoked, SharedRing, settle};
+use crate::ring::skips::Skipped;
 use crate::ring::{Block, Geometry, SlotAt};
 
 /// A topic with one publisher. `spares` is one more than the pins that can exist at once, as `Geometry::new` computes it.
@@ -109,7 +110,7 @@ fn reliable(region: &Region, n: u32) -> Reader {
 
 /// One look: a message has the right content and comes next, and what is missed is counted.
 fn receive(reader: &mut Reader, region: &Region) -> Option<(SlotAt, u64)> {
-    let (position, missed) = (reader.position(), reader.missed());
+    let (position, skipped) = (reader.position(), skipped(reader));
     match reader.next(region).expect("nothing is corrupt") {
         Next::Message(at, sequence) => {
             assert_eq!(sequence, position);
@@ -117,11 +118,17 @@ fn receive(reader: &mut Reader, region: &Region) -> Option<(SlotAt, u64)> {
             Some((at, sequence))
         }
         Next::Again => {
-            assert_eq!(reader.position() - position, reader.missed() - missed);
+            assert_eq!(reader.position() - position, self::skipped(reader) - skipped);
             None
         }
         Next::Empty | Next::Evicted => None,
     }
+}
+
+/// What a reader went past without a message.
+fn skipped(reader: &Reader) -> u64 {
+    let Skipped { missed, abandoned } = reader.skipped();
+    missed + abandoned
 }
 
 /// Receives to the end of the stream.

@@ -25,7 +25,7 @@ fn publish_against_receive() {
         }
         feed.join().unwrap();
         drain(&mut reader, &region);
-        assert_eq!((reader.position(), reader.missed()), (3, 0));
+        assert_eq!((reader.position(), reader.skipped().missed), (3, 0));
     });
 }
 

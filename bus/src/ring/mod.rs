@@ -13,6 +13,7 @@ pub(crate) mod exclusive;
 pub(crate) mod hold;
 pub(crate) mod reader;
 pub(crate) mod shared;
+pub(crate) mod skips;
 pub(crate) mod table;
 pub(crate) mod watcher;
 

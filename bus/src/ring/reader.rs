@@ -10,6 +10,7 @@
 
 use core::cmp::Ordering;
 
+use super::skips::{Skipped, Skips};
 use super::{Corrupt, SlotAt, abandoned_stamp, checked, message_stamp, table};
 use crate::atomics::{Acquire, Relaxed, Release, SeqCst, fence};
 use crate::crash;
@@ -65,8 +66,7 @@ pub(crate) struct Reader {
     slot: SlotAt,
     /// The cursor as it was last stored.
     cursor: u64,
-    missed: u64,
-    missed_before: u64,
+    skips: Skips,
     /// Was reliable, and has not said yet that it is not any more.
     evicted: bool,
 }
@@ -121,8 +121,7 @@ impl Reader {
                 crash::point("join.pinned");
                 reader.reliable = true;
                 reader.cursor = sequence;
-                reader.missed = 0;
-                reader.missed_before = 0;
+                reader.skips = Skips::none();
                 return Ok(reader);
             }
             // Room to arrive, and more of it the longer it takes.
@@ -142,8 +141,7 @@ impl Reader {
             block_end: sequence,
             slot: geometry.slot(geometry.block(0)?, sequence),
             cursor: sequence,
-            missed: 0,
-            missed_before: 0,
+            skips: Skips::none(),
             evicted: false,
         })
     }
@@ -154,15 +152,15 @@ impl Reader {
         self.sequence
     }
 
-    /// Sequences missed since the reader attached.
-    pub(crate) fn missed(&self) -> u64 {
-        self.missed
+    /// What it went past without a message since it attached.
+    pub(crate) fn skipped(&self) -> Skipped {
+        self.skips.total()
     }
 
-    /// Sequences missed since the last call: those just before the message that was received last.
-    #[inline]
-    pub(crate) fn take_missed_before(&mut self) -> u64 {
-        core::mem::take(&mut self.missed_before)
+    /// The same, just before message `sequence`, which was received last.
+    #[inline(always)]
+    pub(crate) fn skipped_before(&self, sequence: u64) -> Skipped {
+        self.skips.before(sequence)
     }
 
     /// Whether publishers wait for it.
@@ -233,7 +231,7 @@ impl Reader {
 
     /// Goes past the next sequence, in the pinned block: it never becomes a message.
     pub(crate) fn pass_over(&mut self, region: &Region) {
-        self.miss(1);
+        self.skip(Skipped::ABANDONED);
         self.slot = region.geometry().next(self.slot);
     }
 
@@ -254,12 +252,12 @@ impl Reader {
         Ok(())
     }
 
-    /// Moves on to `sequence`, which is not behind; those between are missed.
+    /// Moves on to `sequence`, which is not behind; those between are missed, whatever they are.
     fn skip_to(&mut self, region: &Region, sequence: u64) {
         let geometry = region.geometry();
         let block = geometry.block_of(self.slot);
         let pinned = sequence < self.block_end;
-        self.miss(sequence - self.sequence);
+        self.skip(Skipped::missed(sequence - self.sequence));
         if pinned {
             self.slot = geometry.slot(block, sequence);
         } else {
@@ -279,6 +277,7 @@ impl Reader {
         if sequence >= self.sequence {
             self.skip_to(region, sequence);
         } else {
+            self.skips.go_back(self.sequence, sequence);
             self.sequence = sequence;
             self.block_end = sequence;
         }
@@ -301,10 +300,8 @@ impl Reader {
         })
     }
 
-    fn miss(&mut self, sequences: u64) {
-        self.sequence += sequences;
-        self.missed += sequences;
-        self.missed_before += sequences;
+    fn skip(&mut self, skipped: Skipped) {
+        self.sequence = self.skips.add(self.sequence, skipped);
     }
 
     /// Pins the block of the next sequence.
@@ -348,7 +345,7 @@ impl Reader {
             region.publishers_bell(self.index).ring_after_fence();
         }
         entry.position.store(self.sequence, Relaxed);
-        entry.missed.store(self.missed, Relaxed);
+        entry.missed.store(self.skips.total().missed, Relaxed);
         self.slot = geometry.slot(block, self.sequence);
         self.block_end = (number + 1) * geometry.block_len;
         crash::point("enter.done");
@@ -397,7 +394,7 @@ impl Reader {
             return Err(Corrupt::Stream);
         }
         let resume = resume_after(region, self.sequence, word)?;
-        self.miss(resume - self.sequence);
+        self.skip(Skipped::missed(resume - self.sequence));
         crash::point("lapped.counted");
         self.block_end = self.sequence;
         Ok(Entered::Lapped)

@@ -11,6 +11,7 @@
 use core::cmp::Ordering;
 
 use super::reader::{Retained, Start, first, resume_after, retained};
+use super::skips::{Skipped, Skips};
 use super::{Corrupt, abandoned_stamp, message_stamp, table};
 use crate::atomics::{Acquire, Relaxed, fence};
 use crate::region::Region;
@@ -39,8 +40,7 @@ pub(crate) struct Copied {
 pub(crate) struct Watcher {
     /// Next sequence to be seen.
     sequence: u64,
-    missed: u64,
-    missed_before: u64,
+    skips: Skips,
     /// The payload of the last message, filled up to a word.
     words: Vec<u64>,
 }
@@ -49,7 +49,7 @@ impl Watcher {
     /// Reads nothing but where to begin.
     pub(crate) fn begin(region: &Region, start: Start) -> Result<Watcher, Corrupt> {
         let sequence = first(region, start)?;
-        Ok(Watcher { sequence, missed: 0, missed_before: 0, words: Vec::new() })
+        Ok(Watcher { sequence, skips: Skips::none(), words: Vec::new() })
     }
 
     /// The next sequence to be seen.
@@ -57,14 +57,14 @@ impl Watcher {
         self.sequence
     }
 
-    /// Sequences missed since the watcher began.
-    pub(crate) fn missed(&self) -> u64 {
-        self.missed
+    /// What it went past without a message since it began.
+    pub(crate) fn skipped(&self) -> Skipped {
+        self.skips.total()
     }
 
-    /// Sequences missed since the last call.
-    pub(crate) fn take_missed_before(&mut self) -> u64 {
-        core::mem::take(&mut self.missed_before)
+    /// The same, just before message `sequence`, which was seen last.
+    pub(crate) fn skipped_before(&self, sequence: u64) -> Skipped {
+        self.skips.before(sequence)
     }
 
     /// The payload of the message that was seen last; the bytes behind its length mean nothing.
@@ -105,7 +105,7 @@ impl Watcher {
             return self.lapped(region, again);
         }
         if stamp == abandoned_stamp(sequence) {
-            self.miss(1);
+            self.skip(Skipped::ABANDONED);
             return Ok(Seen::Again);
         }
         if stamp != message_stamp(sequence) {
@@ -123,8 +123,13 @@ impl Watcher {
     pub(crate) fn seek(&mut self, region: &Region, sequence: u64) -> Result<Retained, Corrupt> {
         let found = retained(region, self.sequence, sequence)?;
         if found == Retained::There {
-            self.miss(sequence.saturating_sub(self.sequence));
-            self.sequence = sequence;
+            match sequence.checked_sub(self.sequence) {
+                Some(ahead) => self.skip(Skipped::missed(ahead)),
+                None => {
+                    self.skips.go_back(self.sequence, sequence);
+                    self.sequence = sequence;
+                }
+            }
         }
         Ok(found)
     }
@@ -133,13 +138,11 @@ impl Watcher {
     #[cold]
     fn lapped(&mut self, region: &Region, word: u64) -> Result<Seen, Corrupt> {
         let resume = resume_after(region, self.sequence, word)?;
-        self.miss(resume - self.sequence);
+        self.skip(Skipped::missed(resume - self.sequence));
         Ok(Seen::Again)
     }
 
-    fn miss(&mut self, sequences: u64) {
-        self.sequence += sequences;
-        self.missed += sequences;
-        self.missed_before += sequences;
+    fn skip(&mut self, skipped: Skipped) {
+        self.sequence = self.skips.add(self.sequence, skipped);
     }
 }

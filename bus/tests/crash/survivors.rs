@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
 use shmbus::{
-    AttachError, Delivery, Publisher, Publishers, Subscriber, Topic, TopicOptions, TryPublishError,
+    AttachError, Delivery, Publisher, Publishers, Sample, Subscriber, Topic, TopicOptions,
+    TryPublishError,
 };
 
 use crate::message::{END, Message};
@@ -38,12 +39,18 @@ pub(crate) fn shared(claim_timeout: Duration) -> TopicOptions {
     TopicOptions { publishers: Publishers::Shared(SHARED_MAX), claim_timeout, ..exclusive() }
 }
 
+/// What its subscriber went past just before it: missed, abandoned.
+pub(crate) fn skipped_before(sample: &Sample<'_, Message>) -> (u64, u64) {
+    (sample.missed_before(), sample.abandoned_before())
+}
+
 /// The stream as one subscriber has seen it: panics where that cannot be.
 pub(crate) struct Account {
     reliable: bool,
     from_the_beginning: bool,
     pub(crate) next: u64,
     pub(crate) missed: u64,
+    pub(crate) abandoned: u64,
     /// The counter that is expected next, of each feed.
     feeds: HashMap<u64, u64>,
     /// Sequence, feed and counter of everything that came.
@@ -55,16 +62,22 @@ impl Account {
     pub(crate) fn new(reliable: bool, next: u64) -> Account {
         let from_the_beginning = reliable && next == 0;
         let (feeds, seen) = (HashMap::new(), Vec::new());
-        Account { reliable, from_the_beginning, next, missed: 0, feeds, seen }
+        Account { reliable, from_the_beginning, next, missed: 0, abandoned: 0, feeds, seen }
     }
 
-    pub(crate) fn accept(&mut self, sequence: u64, missed_before: u64, message: &Message) {
+    pub(crate) fn accept(
+        &mut self,
+        sequence: u64,
+        (missed, abandoned): (u64, u64),
+        message: &Message,
+    ) {
         assert!(message.is_whole(), "torn: sequence {sequence}: {message:?}");
         let Message { feed, counter, .. } = *message;
         assert_ne!(feed, DROPPED, "sequence {sequence}: a dropped loan happened");
         let expected = self.feeds.insert(feed, counter + 1);
         let what = format_args!("sequence {sequence} = {feed}/{counter}, not {expected:?}");
-        assert_eq!(sequence, self.next + missed_before, "missed_before is wrong: {what}");
+        assert_eq!(sequence, self.next + missed + abandoned, "what was before is wrong: {what}");
+        assert!(!self.reliable || missed == 0, "a reliable one missed some: {what}");
         match expected {
             Some(next) if self.reliable => assert_eq!(counter, next, "lost or twice: {what}"),
             Some(next) => assert!(counter >= next, "twice or out of order: {what}"),
@@ -72,7 +85,8 @@ impl Account {
             None => {}
         }
         self.next = sequence + 1;
-        self.missed += missed_before;
+        self.missed += missed;
+        self.abandoned += abandoned;
         self.seen.push((sequence, feed, counter));
     }
 
@@ -114,7 +128,7 @@ impl Gap {
 
 /// The subscriber in a thread, and what it shares with the test.
 struct Sleeper {
-    thread: Option<JoinHandle<(Account, u64)>>,
+    thread: Option<JoinHandle<(Account, (u64, u64))>>,
     gap: Arc<Gap>,
     /// Asked to stand still; stands still.
     waits: Arc<AtomicBool>,
@@ -144,17 +158,17 @@ impl Sleeper {
                 }
                 let timeout = Duration::from_millis(300);
                 if let Some(sample) = subscriber.receive_timeout(timeout).unwrap() {
-                    account.accept(sample.sequence(), sample.missed_before(), &sample);
+                    account.accept(sample.sequence(), skipped_before(&sample), &sample);
                     its_gap.progress();
                     its_next.store(account.next, SeqCst);
                 }
             }
-            (account, subscriber.missed())
+            (account, (subscriber.missed(), subscriber.abandoned()))
         });
         Sleeper { thread: Some(thread), gap, waits, stands, next, ends }
     }
 
-    fn end(&mut self) -> (Account, u64) {
+    fn end(&mut self) -> (Account, (u64, u64)) {
         self.thread.take().unwrap().join().expect("the sleeping subscriber failed: see above")
     }
 }
@@ -234,7 +248,7 @@ impl<'a> Survivors<'a> {
         for _ in 0..count {
             match self.polled.try_receive() {
                 Ok(Some(sample)) => {
-                    self.account.accept(sample.sequence(), sample.missed_before(), &sample);
+                    self.account.accept(sample.sequence(), skipped_before(&sample), &sample);
                     self.gap.progress();
                 }
                 Ok(None) => return,
@@ -312,7 +326,7 @@ impl<'a> Survivors<'a> {
         while before != Some(self.lossy.position()) {
             before = Some(self.lossy.position());
             if let Some(sample) = self.lossy.try_receive().unwrap() {
-                self.lossy_account.accept(sample.sequence(), sample.missed_before(), &sample);
+                self.lossy_account.accept(sample.sequence(), skipped_before(&sample), &sample);
             }
         }
     }
@@ -329,18 +343,19 @@ impl<'a> Survivors<'a> {
             self.account.has_ended() && self.lossy_account.has_ended()
         });
         let (sleeper, sleeper_missed) = self.sleeper.end();
-        for (account, missed) in [
+        for (account, skipped) in [
             (&sleeper, sleeper_missed),
-            (&self.account, self.polled.missed()),
-            (&self.lossy_account, self.lossy.missed()),
+            (&self.account, (self.polled.missed(), self.polled.abandoned())),
+            (&self.lossy_account, (self.lossy.missed(), self.lossy.abandoned())),
         ] {
-            assert_eq!(account.missed, missed, "`missed` is not the sum of what was missed");
+            let sum = (account.missed, account.abandoned);
+            assert_eq!(sum, skipped, "not the sum of what was missed and abandoned");
             let in_order = account.seen.iter().all(|what| sleeper.seen.binary_search(what).is_ok());
             assert!(in_order, "one received what a reliable one did not");
         }
         assert!(
-            self.options.publishers != Publishers::Exclusive || sleeper.missed == 0,
-            "a reliable one missed some"
+            self.options.publishers != Publishers::Exclusive || sleeper.abandoned == 0,
+            "abandoned by an only publisher"
         );
         assert!(!self.account.reliable || self.account.seen == sleeper.seen, "two orders");
         for feed in 1..=feeds {

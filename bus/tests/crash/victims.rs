@@ -9,7 +9,7 @@ use shmbus::{Delivery, ReceiveError, Topic};
 
 use crate::message::{END, Message};
 use crate::processes::{Part, Role};
-use crate::survivors::Account;
+use crate::survivors::{Account, skipped_before};
 
 pub(crate) const TOPIC: &str = "crash/quotes";
 
@@ -103,7 +103,7 @@ fn subscriber(role: &Role) {
             wait_for(|| published() > account.next + 3 * depth);
         }
         let sample = subscriber.receive().unwrap();
-        account.accept(sample.sequence(), sample.missed_before(), &sample);
+        account.accept(sample.sequence(), skipped_before(&sample), &sample);
         let copy = *sample;
         if account.next.is_multiple_of(5) {
             held.extend(sample.hold().ok().map(|held| (held, copy)));
@@ -114,6 +114,7 @@ fn subscriber(role: &Role) {
     }
     held.iter().for_each(check);
     assert_eq!(account.missed, subscriber.missed());
+    assert_eq!(account.abandoned, subscriber.abandoned());
 }
 
 fn check((held, copy): &(shmbus::Held<Message>, Message)) {
@@ -164,7 +165,7 @@ fn reader(role: &Role) {
     loop {
         match subscriber.receive_timeout(Duration::from_millis(10)) {
             Ok(Some(sample)) => {
-                account.accept(sample.sequence(), sample.missed_before(), &sample);
+                account.accept(sample.sequence(), skipped_before(&sample), &sample);
                 if sample.feed == END {
                     return;
                 }

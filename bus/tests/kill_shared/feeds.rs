@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 use rustix::time::{ClockId, clock_gettime};
-use shmbus::{Delivery, Publisher, Topic, TopicOptions, TryPublishError};
+use shmbus::{Delivery, Publisher, Sample, Topic, TopicOptions, TryPublishError};
 
 use crate::board::Board;
 use crate::message::{END, Message};
@@ -121,12 +121,18 @@ fn publish_somehow(
     }
 }
 
+/// What its subscriber went past just before it: missed, abandoned.
+pub(crate) fn skipped_before(sample: &Sample<'_, Message>) -> (u64, u64) {
+    (sample.missed_before(), sample.abandoned_before())
+}
+
 /// The stream as one subscriber has seen it: panics where that cannot be.
 pub(crate) struct Account {
     reliable: bool,
     from_the_beginning: bool,
     pub(crate) next: u64,
     pub(crate) missed: u64,
+    pub(crate) abandoned: u64,
     /// The counter that is expected next, of each feed.
     feeds: HashMap<u64, u64>,
 }
@@ -135,14 +141,21 @@ impl Account {
     /// From sequence `next` on.
     pub(crate) fn new(reliable: bool, next: u64) -> Account {
         let from_the_beginning = reliable && next == 0;
-        Account { reliable, from_the_beginning, next, missed: 0, feeds: HashMap::new() }
+        Account {
+            reliable,
+            from_the_beginning,
+            next,
+            missed: 0,
+            abandoned: 0,
+            feeds: HashMap::new(),
+        }
     }
 
     pub(crate) fn accept(
         &mut self,
         board: &Board,
         sequence: u64,
-        missed_before: u64,
+        (missed, abandoned): (u64, u64),
         message: &Message,
     ) {
         assert!(message.is_whole(), "torn: sequence {sequence}: {message:?}");
@@ -150,7 +163,8 @@ impl Account {
         assert_ne!(feed, DROPPED, "sequence {sequence}: a dropped loan happened");
         let expected = self.feeds.insert(feed, counter + 1);
         let what = format_args!("sequence {sequence} = {feed}/{counter}, not {expected:?}");
-        assert_eq!(sequence, self.next + missed_before, "missed_before is wrong: {what}");
+        assert_eq!(sequence, self.next + missed + abandoned, "what was before is wrong: {what}");
+        assert!(!self.reliable || missed == 0, "a reliable one missed some: {what}");
         match expected {
             // Each feed goes on with the next one when the one before was confirmed.
             Some(next) if self.reliable => assert_eq!(counter, next, "lost or twice: {what}"),
@@ -159,14 +173,15 @@ impl Account {
             None => {}
         }
         if self.reliable {
-            // It misses what was abandoned, and nothing else.
+            // It goes past what was abandoned, and nothing else.
             for abandoned in self.next..sequence {
                 agree(board, abandoned, ABANDONED);
             }
         }
         agree(board, sequence, feed.min(LAST) << 32 | counter);
         self.next = sequence + 1;
-        self.missed += missed_before;
+        self.missed += missed;
+        self.abandoned += abandoned;
     }
 
     pub(crate) fn feed(&self, feed: u64) -> u64 {
@@ -228,7 +243,7 @@ fn receiver(role: &Role) {
             continue;
         };
         let came_ns = now_ns();
-        account.accept(board, sample.sequence(), sample.missed_before(), &sample);
+        account.accept(board, sample.sequence(), skipped_before(&sample), &sample);
         let message = *sample;
         let last = message.feed == END;
         if witness > 0 && !last {
@@ -251,7 +266,8 @@ fn receiver(role: &Role) {
         }
     }
     assert_eq!(account.missed, subscriber.missed());
-    word(MISSED).store(account.missed, SeqCst);
+    assert_eq!(account.abandoned, subscriber.abandoned());
+    word(MISSED).store(account.missed + account.abandoned, SeqCst);
 }
 
 impl Stage {
@@ -283,7 +299,7 @@ impl Stage {
         self.receiver_word(slot, NEXT).load(SeqCst)
     }
 
-    /// What a receiver that has ended missed.
+    /// How many sequences without a message a receiver that has ended went past.
     pub(crate) fn missed_by(&self, slot: usize) -> u64 {
         self.receiver_word(slot, MISSED).load(SeqCst)
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use shmbus::{Delivery, Publishers, ReceiveError, TopicOptions};
 
 use crate::claims::publish;
-use crate::feeds::{Account, TOPIC, create, now_ns, open};
+use crate::feeds::{Account, TOPIC, create, now_ns, open, skipped_before};
 use crate::message::{END, Message};
 use crate::processes::{Part, Role, Stage};
 use crate::random::Random;
@@ -57,7 +57,7 @@ const MISSED: usize = 50;
 fn patient(role: &Role) {
     let [] = role.numbers();
     let mut subscriber = open(role).subscriber(Delivery::ReliableFor(PATIENCE)).unwrap();
-    // Its sequences are all messages, so that before it is told, it misses nothing.
+    // Before it is told, it misses nothing.
     let mut account = Account::new(false, subscriber.position());
     let mut held = None;
     role.board.word(NEXT).store(account.next + 1, SeqCst);
@@ -67,7 +67,7 @@ fn patient(role: &Role) {
                 let message = *sample;
                 let told = role.board.word(TOLD).load(SeqCst) > 0;
                 assert!(told || sample.missed_before() == 0, "missed some before it was told");
-                account.accept(&role.board, sample.sequence(), sample.missed_before(), &message);
+                account.accept(&role.board, sample.sequence(), skipped_before(&sample), &message);
                 if held.is_none() {
                     held = Some((sample.hold().unwrap(), message));
                 }

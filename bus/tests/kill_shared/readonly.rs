@@ -14,7 +14,7 @@ use shmbus::{
 };
 
 use crate::claims::publish;
-use crate::feeds::{Account, TOPIC, create, open};
+use crate::feeds::{Account, TOPIC, create, open, skipped_before};
 use crate::message::{END, Message};
 use crate::processes::{Part, Role, Stage};
 use crate::random::Random;
@@ -49,7 +49,7 @@ fn reader(role: &Role) {
         match subscriber.receive_timeout(Duration::from_millis(10)) {
             Ok(Some(sample)) => {
                 let message = *sample;
-                account.accept(&role.board, sample.sequence(), sample.missed_before(), &message);
+                account.accept(&role.board, sample.sequence(), skipped_before(&sample), &message);
                 role.board.word(NEXT).store(account.next + 1, SeqCst);
                 if message.feed == END {
                     break;
@@ -64,6 +64,7 @@ fn reader(role: &Role) {
         }
     }
     assert_eq!(account.missed, subscriber.missed());
+    assert_eq!(account.abandoned, subscriber.abandoned());
 }
 
 /// A topic of which everybody may write `ctl`, and only its owner `data`. `None` where this process cannot try it.

@@ -8,6 +8,7 @@ use shmbus::{Delivery, Publishers, Start, Topic, TopicOptions, Wake};
 use crate::Plan;
 use crate::feeds::{
     Account, FEEDS_MAX, Manner, PAUSE, REVOKED, STOP, TOPIC, WITNESSES_MAX, create, now_ns, open,
+    skipped_before,
 };
 use crate::message::{END, Message};
 use crate::processes::{Part, Process, Role, Stage};
@@ -69,8 +70,7 @@ fn churner(role: &Role) {
             };
             if let Some(sample) = sample.unwrap() {
                 let message: Message = *sample;
-                let (sequence, missed) = (sample.sequence(), sample.missed_before());
-                account.accept(&role.board, sequence, missed, &message);
+                account.accept(&role.board, sample.sequence(), skipped_before(&sample), &message);
                 if message.feed == END {
                     return;
                 }

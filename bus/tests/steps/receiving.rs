@@ -124,7 +124,7 @@ fn receive_stuck(role: &Role) {
     let mut subscriber = victim.topic.subscriber(Delivery::Reliable).unwrap();
     let first = subscriber.position();
     let sample = between_marks(|| subscriber.receive()).unwrap();
-    let found = (sample.sequence(), sample.missed_before());
+    let found = (sample.sequence(), sample.abandoned_before());
     assert_eq!(found, (first + 1, 1), "it goes past the one that never happened");
     victim.seen(sample.sequence(), &sample);
 }

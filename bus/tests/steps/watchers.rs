@@ -44,6 +44,7 @@ pub(crate) struct Watcher {
     shared: bool,
     pub(crate) next: u64,
     pub(crate) missed: u64,
+    pub(crate) abandoned: u64,
     /// The next counter of each feed.
     feeds: HashMap<u64, u64>,
     pub(crate) evictions: u32,
@@ -53,7 +54,7 @@ impl Watcher {
     pub(crate) fn new(subscriber: Subscriber<Message>, reliable: bool, shared: bool) -> Watcher {
         let next = subscriber.position();
         let feeds = HashMap::new();
-        Watcher { subscriber, reliable, shared, next, missed: 0, feeds, evictions: 0 }
+        Watcher { subscriber, reliable, shared, next, missed: 0, abandoned: 0, feeds, evictions: 0 }
     }
 
     /// Receives everything that is there.
@@ -73,14 +74,16 @@ impl Watcher {
             }
             Err(error) => panic!("a subscriber that goes on: {error}"),
         };
-        let (sequence, missed_before) = (sample.sequence(), sample.missed_before());
+        let (sequence, missed) = (sample.sequence(), sample.missed_before());
+        let abandoned = sample.abandoned_before();
         assert!(sample.is_whole(), "torn: sequence {sequence}: {:?}", *sample);
         let Message { feed, counter, .. } = *sample;
         let expected = self.feeds.insert(feed, counter + 1);
         let what = format_args!("sequence {sequence} = {feed}/{counter}, not {expected:?}");
-        assert_eq!(sequence, self.next + missed_before, "missed_before is wrong: {what}");
+        assert_eq!(sequence, self.next + missed + abandoned, "what was before is wrong: {what}");
+        assert!(abandoned == 0 || self.shared, "abandoned by an only publisher: {what}");
         if self.reliable {
-            assert!(missed_before == 0 || self.shared, "a reliable one missed some: {what}");
+            assert!(missed == 0, "a reliable one missed some: {what}");
             (self.next..sequence).for_each(|abandoned| order.agree(abandoned, ABANDONED));
             assert!(expected.is_none_or(|next| next == counter), "lost or twice: {what}");
         } else {
@@ -88,8 +91,10 @@ impl Watcher {
         }
         order.agree(sequence, (feed, counter));
         self.next = sequence + 1;
-        self.missed += missed_before;
-        assert_eq!(self.missed, self.subscriber.missed());
+        self.missed += missed;
+        self.abandoned += abandoned;
+        let sum = (self.subscriber.missed(), self.subscriber.abandoned());
+        assert_eq!((self.missed, self.abandoned), sum);
         true
     }
 

@@ -404,7 +404,7 @@ impl Scene for World {
     }
 
     fn meanwhile(&mut self) {
-        let (begin, missed) = (Instant::now(), self.reliable.missed);
+        let (begin, abandoned) = (Instant::now(), self.reliable.abandoned);
         self.drain();
         if self.operation.replaced && self.slow.take().is_some() {
             let next = self.subscriber(Delivery::Reliable, Start::Newest);
@@ -442,7 +442,10 @@ impl Scene for World {
             let may_be_revoked = self.operation.in_hand == 0
                 || self.operation.wished // what is abandoned is another's
                 || begin.elapsed() >= CLAIM_TIMEOUT;
-            assert!(may_be_revoked || self.reliable.missed == missed, "revoked before its time");
+            assert!(
+                may_be_revoked || self.reliable.abandoned == abandoned,
+                "revoked before its time"
+            );
         }
         if self.operation.takes_place && self.round.is_multiple_of(2) {
             self.feed.publisher = None; // so that it comes in time, or too late

@@ -191,11 +191,12 @@ struct Envelope<'a> {
 
 impl Serialize for Envelope<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(Some(5))?;
+        let mut map = serializer.serialize_map(Some(6))?;
         map.serialize_entry("sequence", &self.message.sequence())?;
         map.serialize_entry("timestamp_ns", &self.message.timestamp_ns())?;
         map.serialize_entry("publisher", &self.message.publisher())?;
         map.serialize_entry("missed_before", &self.message.missed_before())?;
+        map.serialize_entry("abandoned_before", &self.message.abandoned_before())?;
         match (&self.content, std::str::from_utf8(self.bytes)) {
             (Some(content), _) => map.serialize_entry("message", content)?,
             (None, Ok(text)) => map.serialize_entry("message", text)?,

@@ -42,6 +42,13 @@ impl Message<'_> {
         }
     }
 
+    pub(crate) fn abandoned_before(&self) -> u64 {
+        match self {
+            Message::Observed(observed) => observed.abandoned_before(),
+            Message::Received(sample) => sample.abandoned_before(),
+        }
+    }
+
     /// When it was committed, by the monotonic clock, where the topic carries the time.
     pub(crate) fn timestamp_ns(&self) -> Option<u64> {
         match self {
