@@ -8,13 +8,53 @@ pub(crate) use self::imp::*;
 
 #[cfg(not(loom))]
 mod imp {
-    pub(crate) use core::sync::atomic::{
-        AtomicBool, AtomicU32, AtomicU64, Ordering::*, compiler_fence, fence,
-    };
+    use core::ops::Deref;
+    use core::sync::atomic::{self, Ordering};
+    pub(crate) use core::sync::atomic::{AtomicBool, Ordering::*, compiler_fence, fence};
     pub(crate) use std::sync::Mutex;
 
     pub(crate) use shmbus_sys::lease::Lease;
     use shmbus_sys::{clock, futex, robust};
+
+    /// An atomic of core, but for one thing: an Acquire load is a Relaxed load and an Acquire fence. Regions may be mapped for reading only, and of those std
+    /// defines Relaxed loads only. The fence orders no less than the load would (`docs/memory-model.md`). ThreadSanitizer knows no fences: for it
+    /// (`--cfg shmbus_tsan`) the load is as it is written.
+    macro_rules! atomic {
+        ($name:ident, $value:ty) => {
+            #[repr(transparent)]
+            pub(crate) struct $name(atomic::$name);
+
+            impl $name {
+                pub(crate) const fn new(value: $value) -> $name {
+                    $name(atomic::$name::new(value))
+                }
+
+                #[inline(always)]
+                pub(crate) fn load(&self, order: Ordering) -> $value {
+                    match order {
+                        Acquire if !cfg!(shmbus_tsan) => {
+                            let value = self.0.load(Relaxed);
+                            fence(Acquire);
+                            value
+                        }
+                        order => self.0.load(order),
+                    }
+                }
+            }
+
+            impl Deref for $name {
+                type Target = atomic::$name;
+
+                #[inline(always)]
+                fn deref(&self) -> &atomic::$name {
+                    &self.0
+                }
+            }
+        };
+    }
+
+    atomic!(AtomicU32, u32);
+    atomic!(AtomicU64, u64);
 
     /// How long who waits for the lease of the dead sleeps between two looks: 0.2 ms.
     const MOMENT_NS: u64 = 200_000;
@@ -36,13 +76,13 @@ mod imp {
 
     /// Words to sleep on all at once.
     pub(crate) struct Words<'a> {
-        words: [(&'a AtomicU32, u32); futex::WORDS_MAX],
+        words: [(&'a atomic::AtomicU32, u32); futex::WORDS_MAX],
         count: usize,
     }
 
     impl<'a> Words<'a> {
         pub(crate) fn none() -> Words<'a> {
-            static NOTHING: AtomicU32 = AtomicU32::new(0);
+            static NOTHING: atomic::AtomicU32 = atomic::AtomicU32::new(0);
             Words { words: [(&NOTHING, 0); futex::WORDS_MAX], count: 0 }
         }
 
