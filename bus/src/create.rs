@@ -11,6 +11,9 @@ use crate::error::CreateError;
 use crate::participant::Attachment;
 use crate::ring::Geometry;
 
+/// Files of a topic: `data`, `ctl`, `live`.
+const FILES: u64 = 3;
+
 pub(crate) fn prefaulted(
     attachment: Attachment,
     prefault: bool,
@@ -46,7 +49,7 @@ pub(crate) fn not_created(
         io::ErrorKind::StorageFull => match shm::filesystem(root) {
             Ok(found) => {
                 let needed = geometry.data_len() + geometry.control_len();
-                match directory::lacks_inodes(&found, needed, topic) {
+                match directory::lacks_inodes(&found, needed, topic, FILES) {
                     Some(needed) => {
                         let available = found.available_inodes;
                         CreateError::NoInodes { name, needed, available, path }

@@ -127,9 +127,14 @@ impl<E> From<io::Error> for NotBuilt<E> {
 }
 
 /// What a new object of `name` and so many bytes takes beside them, if that is what the file system lacks: a directory for each segment, one for
-/// itself, two files.
-pub(crate) fn lacks_inodes(found: &Filesystem, bytes: u64, name: &TopicName) -> Option<u64> {
-    let needed = name.as_str().split('/').count() as u64 + 3;
+/// itself, and its files.
+pub(crate) fn lacks_inodes(
+    found: &Filesystem,
+    bytes: u64,
+    name: &TopicName,
+    files: u64,
+) -> Option<u64> {
+    let needed = name.as_str().split('/').count() as u64 + 1 + files;
     let has_room = found.total_bytes == 0 || found.available_bytes >= bytes;
     let is_lacking = found.total_inodes != 0 && found.available_inodes < needed;
     (has_room && is_lacking).then_some(needed)

@@ -25,6 +25,8 @@ use crate::sync::layout::{
 use crate::sync::region::{SyncRegion, data_offset};
 use crate::sync::wait;
 
+/// Files of an object: `ctl`, `live`.
+const FILES: u64 = 2;
 /// Most permits of a semaphore.
 pub(crate) const PERMITS_MAX: u32 = i32::MAX as u32;
 /// The parameter of an event.
@@ -318,7 +320,7 @@ fn not_created(
             SyncCreateError::FileSizeLimit { name, needed, limit }
         }
         io::ErrorKind::StorageFull => match shm::filesystem(root) {
-            Ok(found) => match directory::lacks_inodes(&found, needed, topic) {
+            Ok(found) => match directory::lacks_inodes(&found, needed, topic, FILES) {
                 Some(needed) => {
                     let available = found.available_inodes;
                     SyncCreateError::NoInodes { name, needed, available, path }

@@ -218,7 +218,8 @@ pub(super) fn play_a_moment_without_descriptors(path: &Path) {
         assert_eq!(stalled, sequence - 1);
         limit_descriptors(1024);
         let sample = subscriber.receive_timeout(Duration::from_secs(30)).unwrap().unwrap();
-        assert_eq!((*sample, sample.sequence(), sample.missed_before()), (7, sequence, 1));
+        assert_eq!((*sample, sample.sequence(), sample.abandoned_before()), (7, sequence, 1));
+        assert_eq!(sample.missed_before(), 0);
         drop(loan);
     }
 }

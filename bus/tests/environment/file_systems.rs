@@ -106,8 +106,8 @@ pub(super) fn play_few_inodes(path: &Path) {
         let directory = tmpfs(&path, &options);
         match Topic::<u64>::create_in(&directory, "a/b/c", &small()) {
             Ok(_) => directory.remove("a/b/c", false).unwrap(),
-            Err(CreateError::NoInodes { needed: 6, available, .. }) => {
-                assert!(available < 6, "{available}");
+            Err(CreateError::NoInodes { needed: 7, available, .. }) => {
+                assert!(available < 7, "{available}");
             }
             Err(error) => panic!("{error:?}"),
         }

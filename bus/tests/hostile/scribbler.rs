@@ -14,6 +14,8 @@ pub(crate) const ROLES: &[Part] = &[("scribbler", scribbler)];
 
 const PAGE: u64 = 4096;
 const FILES: [&str; 2] = ["data", "ctl"];
+/// The word of joins, in `ctl`: with its lowest bit the next who opens the topic takes its files away, as was asked.
+const JOINS: u64 = PAGE + 384;
 
 fn open(directory: &Directory, file: &str) -> File {
     let path = directory.path().join(TOPIC).join(".topic").join(file);
@@ -48,6 +50,9 @@ fn scribbler(role: &Role) {
         let which = random.below(0..2) as usize;
         let end = if random.one_in(2) { lens[which] } else { lens[which].min(3 * PAGE) };
         let (file, at) = ([&data, &ctl][which], random.below(first..end - 8) & !7);
+        if which == 1 && at == JOINS {
+            continue;
+        }
         let mut word = [0; 8];
         file.read_exact_at(&mut word, at).unwrap();
         let present = u64::from_le_bytes(word);
