@@ -295,6 +295,7 @@ fn taking_a_dead_ones_entry_against_counting_it() {
         let place = Place::new();
         let index = EntryIndex(1);
         let generation = registry::occupy(&place.region, index);
+        place.region.entry(index).pid.store(41, Relaxed);
         registry::activate(&place.region, index, generation, Kind::Lossy);
         let theirs = Arc::clone(&place);
         let sweeper = thread::spawn(move || {
@@ -308,6 +309,28 @@ fn taking_a_dead_ones_entry_against_counting_it() {
             recovery::count_taken(&place.region, dead);
         }
         assert_eq!(recovery::deaths(&place.region).0, 1);
+    });
+}
+
+/// A process that ends in order says so before its lease is free: whoever finds the entry, and whoever takes it, counts no death.
+#[test]
+fn an_end_in_order_against_counting_it() {
+    model(|| {
+        let place = Place::new();
+        let index = EntryIndex(1);
+        let generation = registry::occupy(&place.region, index);
+        place.region.entry(index).pid.store(41, Relaxed);
+        registry::activate(&place.region, index, generation, Kind::Lossy);
+        place.region.entry(index).pid.store(recovery::ENDED, Relaxed);
+        let theirs = Arc::clone(&place);
+        let sweeper = thread::spawn(move || {
+            recovery::sweep(&theirs.region, theirs.region.subscribers(), |other| other != index);
+            recovery::count(&theirs.region, false);
+        });
+        assert_eq!(recovery::take_death(&place.region, index), None);
+        registry::occupy(&place.region, index);
+        sweeper.join().unwrap();
+        assert_eq!(recovery::deaths(&place.region), (0, None));
     });
 }
 
@@ -362,6 +385,7 @@ fn the_record_that_a_successor_finishes_against_who_shows_it() {
         let place = Place::new();
         let region = &place.region;
         let generation = registry::occupy(region, EntryIndex(1));
+        region.entry(EntryIndex(1)).pid.store(41, Relaxed);
         registry::activate(region, EntryIndex(1), generation, Kind::Lossy);
         recovery::sweep(region, region.subscribers(), |index| index.0 != 1);
         let theirs = Arc::clone(&place);
