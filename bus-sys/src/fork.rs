@@ -18,7 +18,7 @@
 use std::fmt;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use crate::futex;
@@ -101,6 +101,8 @@ const AWAITED: u32 = 2;
 
 /// Lease descriptors that are open, and `FREE` entries. Changed with [`LOCK`] held.
 static LEASES: [Entry; LEASES_MAX] = [const { Entry::new() }; LEASES_MAX];
+/// Entries from here on were never used. Changed with [`LOCK`] held.
+static USED: AtomicUsize = AtomicUsize::new(0);
 const FREE: u64 = 0;
 
 struct Entry {
@@ -168,11 +170,15 @@ impl NoFork {
         let identity = Identity::of(fd)?;
         let load = |entry: &Entry| entry.word.load(Ordering::Relaxed);
         let known = Some(fd.as_raw_fd());
+        let end = USED.load(Ordering::Relaxed);
+        let used = || LEASES[..end].iter();
         // A lease that has this number already was closed by somebody else.
-        let index = LEASES.iter().position(|entry| number(load(entry)) == known);
-        let index = index.or_else(|| LEASES.iter().position(|entry| load(entry) == FREE));
-        let index =
-            index.ok_or_else(|| io::Error::new(io::ErrorKind::QuotaExceeded, TooManyLeases))?;
+        let index = used().position(|entry| number(load(entry)) == known);
+        let index = index.or_else(|| used().position(|entry| load(entry) == FREE)).unwrap_or(end);
+        if index == LEASES_MAX {
+            return Err(io::Error::new(io::ErrorKind::QuotaExceeded, TooManyLeases));
+        }
+        USED.store(end.max(index + 1), Ordering::Relaxed);
         let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
         let word = u64::from(serial) << 32 | u64::from(fd.as_raw_fd() as u32 + 1);
         let entry = &LEASES[index];
@@ -224,7 +230,7 @@ extern "C" fn parent() {
 /// Runs in the child, on its only thread: loads, stores, fstat(2) and close(2), nothing that
 /// allocates or locks.
 extern "C" fn child() {
-    for entry in &LEASES {
+    for entry in &LEASES[..USED.load(Ordering::Relaxed)] {
         let Some(fd) = number(entry.word.load(Ordering::Relaxed)) else { continue };
         entry.word.store(FREE, Ordering::Relaxed); // only here: a store has the page copied
         // SAFETY: not -1; whatever the number is now, fstat may be asked about it.
