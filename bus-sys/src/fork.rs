@@ -141,6 +141,12 @@ impl Slot {
         let entry = &LEASES[self.index];
         entry.word.load(Ordering::Relaxed) == self.word && entry.identity().is_of(fd)
     }
+
+    /// Whether it is so, and the file has no name any more.
+    pub(crate) fn is_unlinked(self, fd: BorrowedFd<'_>) -> bool {
+        let entry = &LEASES[self.index];
+        entry.word.load(Ordering::Relaxed) == self.word && entry.identity().is_unlinked(fd)
+    }
 }
 
 /// Keeps forks out while it lives.

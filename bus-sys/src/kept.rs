@@ -26,6 +26,14 @@ impl Identity {
         Ok(Identity { device: stat.st_dev, inode: stat.st_ino })
     }
 
+    /// Whether `fd` is open, of this file, and the file has no name any more.
+    pub(crate) fn is_unlinked(self, fd: BorrowedFd<'_>) -> bool {
+        fstat(fd).is_ok_and(|stat| {
+            let identity = Identity { device: stat.st_dev, inode: stat.st_ino };
+            identity == self && stat.st_nlink == 0
+        })
+    }
+
     /// Whether `fd` is open, and of this file. Async-signal-safe.
     pub(crate) fn is_of(self, fd: BorrowedFd<'_>) -> bool {
         Identity::of(fd) == Ok(self)
@@ -44,6 +52,11 @@ impl Kept {
     pub fn new(fd: OwnedFd) -> io::Result<Kept> {
         let identity = Identity::of(fd.as_fd())?;
         Ok(Kept { fd: ManuallyDrop::new(fd), identity })
+    }
+
+    /// Whether its file has lost its last name. False also if that cannot be told, because somebody has closed the descriptor.
+    pub fn is_unlinked(&self) -> bool {
+        self.identity.is_unlinked(self.fd.as_fd())
     }
 }
 

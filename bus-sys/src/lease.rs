@@ -94,6 +94,12 @@ impl Lease {
         self.generation == fork::generation() && self.slot.is_its_own(self.fd.as_fd())
     }
 
+    /// Whether the file has lost its last name: it was deleted. False also if that cannot be told: in a forked child, or because somebody has closed the
+    /// descriptor. One fstat.
+    pub fn is_unlinked(&self) -> bool {
+        self.generation == fork::generation() && self.slot.is_unlinked(self.fd.as_fd())
+    }
+
     /// The descriptor with all that it holds: for who passes it on. Closing it releases nothing while another descriptor of the
     /// description is open or under way, anywhere. `EBADF` in a forked child.
     pub fn into_fd(mut self) -> io::Result<OwnedFd> {

@@ -86,6 +86,13 @@ pub fn open_at(dir: BorrowedFd<'_>, name: &str, access: Access) -> io::Result<Ow
     Ok(retry_on_intr(|| rustix::fs::openat(dir, name, flags, Mode::empty()))?)
 }
 
+/// The file `name` below `dir` as a place: to ask what it is, not to read it. Needs permission to search `dir`, and none on the file. A symbolic link is opened
+/// itself.
+pub fn open_path_at(dir: BorrowedFd<'_>, name: &str) -> io::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Ok(rustix::fs::openat(dir, name, flags, Mode::empty())?)
+}
+
 /// A file without a name in the file system of `dir`, empty, for reading and writing, of mode 0600: gone with its last descriptor. `EOPNOTSUPP`
 /// where the file system has none; tmpfs does. See [open(2)](https://man7.org/linux/man-pages/man2/open.2.html), O_TMPFILE.
 pub fn create_nameless_in(dir: BorrowedFd<'_>) -> io::Result<OwnedFd> {

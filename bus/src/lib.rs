@@ -98,6 +98,8 @@ mod control;
 #[cfg(not(loom))]
 mod create;
 #[cfg(not(loom))]
+mod deletion;
+#[cfg(not(loom))]
 mod directory;
 #[cfg(not(loom))]
 mod error;

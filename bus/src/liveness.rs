@@ -1,8 +1,9 @@
 //! Whether others live, for people: asked of the kernel by whoever may open the file of leases, and read in its public list by everybody else.
 
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 
+use shmbus_sys::kept::Kept;
 use shmbus_sys::lease::Lease;
 use shmbus_sys::lock_list::HeldBytes;
 use shmbus_sys::shm;
@@ -58,6 +59,8 @@ pub(crate) enum Witness {
     /// The list of locks.
     List {
         file: FileId,
+        /// Of the file, without the right to read it.
+        place: Kept,
         /// Whether the list names the file by the numbers of `stat`: then who is not in it is dead.
         is_exact: bool,
     },
@@ -75,10 +78,20 @@ impl Witness {
                     io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem
                 ) =>
             {
-                let file = FileId::at(directory, LIVE)?;
-                Ok(Witness::List { file, is_exact: shm::filesystem(directory)?.is_tmpfs })
+                let place = Kept::new(shm::open_path_at(directory, LIVE)?)?;
+                let file = FileId::of(place.as_fd())?;
+                Ok(Witness::List { file, place, is_exact: shm::filesystem(directory)?.is_tmpfs })
             }
             lease => Ok(Witness::Kernel(lease?)),
+        }
+    }
+
+    /// Whether the file of leases was deleted.
+    pub(crate) fn is_deleted(&self) -> bool {
+        match self {
+            Witness::Kernel(lease) => lease.is_unlinked(),
+            Witness::List { place, .. } => place.is_unlinked(),
+            Witness::Nobody => false,
         }
     }
 
@@ -86,7 +99,7 @@ impl Witness {
     pub(crate) fn ask(&self) -> Testimony<'_> {
         match self {
             Witness::Kernel(lease) => Testimony::Kernel(lease),
-            Witness::List { file, is_exact } => match HeldBytes::of(*file) {
+            Witness::List { file, is_exact, .. } => match HeldBytes::of(*file) {
                 Ok(held) => Testimony::List { held, is_exact: *is_exact },
                 Err(_) => Testimony::None,
             },

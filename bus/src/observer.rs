@@ -7,7 +7,8 @@ use std::time::Duration;
 use shmbus_sys::shm::Access;
 use shmbus_sys::{clock, fork};
 
-use crate::atomics::Acquire;
+use crate::atomics::{Acquire, AtomicBool, Relaxed};
+use crate::deletion::Looked;
 use crate::error::{AttachError, ObserveError, OpenError, SeekError};
 use crate::header::Description;
 use crate::liveness::Witness;
@@ -20,13 +21,16 @@ use crate::ring::watcher::{Copied, Seen, Watcher};
 use crate::schema::Schema;
 use crate::stats::TopicInfo;
 
-/// A topic opened for reading only: both files mapped without the right to write. One descriptor, of `live`, if it may be opened; else none.
+/// A topic opened for reading only: both files mapped without the right to write. One descriptor, of `live`: to ask for leases if it may be opened, else only to see
+/// whether it was deleted.
 pub(crate) struct View {
     name: String,
     description: Description,
     region: Arc<Region>,
     witness: Witness,
     fork_generation: u32,
+    looked: Looked,
+    is_deleted: AtomicBool,
 }
 
 impl View {
@@ -39,7 +43,8 @@ impl View {
             participant::map(name, directory, Access::ReadOnly, Access::ReadOnly)?;
         let region = Arc::new(region);
         let (name, fork_generation) = (name.to_owned(), fork::generation());
-        let view = View { name, description, region, witness, fork_generation };
+        let (looked, is_deleted) = (Looked::never(), AtomicBool::new(false));
+        let view = View { name, description, region, witness, fork_generation, looked, is_deleted };
         if view.is_retired() {
             return Err(OpenError::Retired { name: view.name });
         }
@@ -54,21 +59,32 @@ impl View {
             region: Arc::clone(&attachment.region),
             witness: Witness::Nobody,
             fork_generation: fork::generation(),
+            looked: Looked::never(),
+            is_deleted: AtomicBool::new(false),
         }
     }
 
     pub(crate) fn info(&self) -> TopicInfo {
         let testimony = self.witness.ask();
         let liveness = |index| testimony.of(lease_byte(index));
-        TopicInfo::read(&self.name, &self.description, &self.region, self.is_forked(), liveness)
+        let forked = self.is_forked();
+        let info = TopicInfo::read(&self.name, &self.description, &self.region, forked, liveness);
+        TopicInfo { retired: !forked && self.is_retired(), ..info }
     }
 
     fn is_forked(&self) -> bool {
         self.fork_generation != fork::generation()
     }
 
+    /// It was removed, or something else has deleted its files, for which this looks every 100 ms.
     fn is_retired(&self) -> bool {
-        self.region.control().notices.0.joins.is_retired()
+        if self.region.control().notices.0.joins.is_retired() || self.is_deleted.load(Relaxed) {
+            return true;
+        }
+        if self.looked.is_long_ago(clock::monotonic_ns()) {
+            self.is_deleted.store(self.witness.is_deleted(), Relaxed);
+        }
+        self.is_deleted.load(Relaxed)
     }
 }
 

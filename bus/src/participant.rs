@@ -15,6 +15,7 @@ use shmbus_sys::{clock, fork, process};
 use crate::atomics::{Acquire, AtomicBool, Relaxed, Release, SeqCst, fence};
 use crate::bell::Barrier;
 use crate::crash;
+use crate::deletion::Looked;
 use crate::directory::{CONTROL, DATA, LIVE, TOPIC};
 use crate::error::{AttachError, OpenError};
 use crate::header::{self, Description};
@@ -38,6 +39,7 @@ pub(crate) struct Attachment {
     /// Entries whose lease `leases` holds: the kernel does not tell a description about its own locks.
     owned: Mutex<Vec<bool>>,
     fork_generation: u32,
+    pub(crate) looked: Looked,
 }
 
 impl Attachment {
@@ -71,6 +73,7 @@ impl Attachment {
             leases: Leases::Bytes(lease),
             owned,
             fork_generation: fork::generation(),
+            looked: Looked::never(),
         })
     }
 
@@ -97,6 +100,7 @@ impl Attachment {
             leases: Leases::Pages { pages, own },
             owned: Mutex::new(owned),
             fork_generation: fork::generation(),
+            looked: Looked::never(),
         }
     }
 
@@ -117,7 +121,7 @@ impl Attachment {
         (self.seat(index, generation), dead)
     }
 
-    /// Tells everybody attached that a guarded topic is gone. Those with a name: `removal.rs`.
+    /// Tells everybody attached that the topic is gone. Of one whose name is removed: `removal.rs`.
     pub(crate) fn retire(&self) {
         let control = self.region.control();
         control.notices.0.joins.retire();
@@ -125,6 +129,11 @@ impl Attachment {
             self.region.subscribers_bell(index).ring(Barrier::Fence);
             self.region.publishers_bell(index).ring(Barrier::Fence);
         }
+    }
+
+    /// Whether `live` was deleted. A guarded topic's files never had a name.
+    pub(crate) fn is_deleted(&self) -> bool {
+        matches!(&self.leases, Leases::Bytes(lease) if lease.is_unlinked())
     }
 
     /// Whether this is a forked child, in which the mappings do not exist.

@@ -2,6 +2,7 @@
 #![allow(unsafe_code)] // writes into the slot that this publisher alone may write
 
 use std::marker::PhantomData;
+use std::sync::Arc;
 use std::time::Duration;
 
 use shmbus_sys::clock;
@@ -56,6 +57,8 @@ impl<T: Payload + ?Sized> Publisher<T> {
         let payload = PhantomData;
         let region = &*participant.region;
         let in_the_way = InTheWay::nobody(region);
+        let look = Arc::clone(&participant.attachment).look_for_deletion_at_blocks();
+        let shared = shared.map(|ring| ring.at_each_block(look));
         let pages = region.is_guarded().then(|| Pages::new(region, barrier));
         let barrier = if pages.is_some() { Barrier::Nobody } else { barrier };
         Publisher {
@@ -263,6 +266,7 @@ impl<T: Payload + ?Sized> Publisher<T> {
     #[cold]
     #[inline(never)]
     fn open(&mut self, deadline_ns: u64) -> Result<Place, PublishError> {
+        self.participant.attachment.look_for_deletion_before(self.ring.sequence());
         let opened = self.when_there_is_room(deadline_ns, |publisher| {
             publisher.ring.open(&publisher.participant.region)
         });
@@ -394,6 +398,7 @@ impl<T: Payload + ?Sized> Publisher<T> {
         let Participant { attachment, region, .. } = &self.participant;
         let now_ns = clock::monotonic_ns();
         let number = region.geometry().number(self.ring.sequence());
+        attachment.look_for_deletion_at(now_ns);
         if region.is_guarded() && self.in_the_way.debts.charge(region, number, now_ns) > 0 {
             return Ok(());
         }

@@ -50,7 +50,7 @@ pub struct TopicInfo {
     pub wake: Wake,
     /// What it occupies.
     pub memory: Memory,
-    /// Whether it was removed.
+    /// Whether it was removed, or something else has deleted its files.
     pub retired: bool,
     /// When it was created, in nanoseconds since 1970.
     pub created_ns: u64,
@@ -116,6 +116,9 @@ pub struct ParticipantInfo {
 impl TopicInfo {
     pub(crate) fn of(attachment: &Attachment) -> TopicInfo {
         let Attachment { name, description, region, .. } = attachment;
+        if !attachment.is_forked() {
+            attachment.look_for_deletion();
+        }
         let liveness = |index| Liveness::of(attachment.is_held(index));
         TopicInfo::read(name, description, region, attachment.is_forked(), liveness)
     }

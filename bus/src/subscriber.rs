@@ -48,13 +48,22 @@ pub struct Subscriber<T: Payload + ?Sized> {
     pub(crate) reader: Reader,
     delivery: Delivery,
     stuck: Stuck,
+    /// Looks in vain.
+    vain: u8,
     payload: PhantomData<fn() -> *const T>,
 }
 
 impl<T: Payload + ?Sized> Subscriber<T> {
     pub(crate) fn new(participant: Participant, reader: Reader, delivery: Delivery) -> Self {
         let seat = Arc::new(Seat { participant, holds: Holds::none() });
-        Subscriber { seat, reader, delivery, stuck: Stuck::nowhere(), payload: PhantomData }
+        Subscriber {
+            seat,
+            reader,
+            delivery,
+            stuck: Stuck::nowhere(),
+            vain: 0,
+            payload: PhantomData,
+        }
     }
 
     /// How it was made.
@@ -191,6 +200,10 @@ impl<T: Payload + ?Sized> Subscriber<T> {
     #[cold]
     #[inline(never)]
     fn nothing(&mut self) -> Result<Option<(SlotAt, u64)>, ReceiveError> {
+        self.vain = self.vain.wrapping_add(1);
+        if self.vain == 0 {
+            self.look_for_deletion(); // of who polls; who waits does it by the clock
+        }
         let Participant { attachment, region, .. } = &self.seat.participant;
         let retired = region.control().notices.0.joins.is_retired();
         if region.geometry().shared
@@ -225,6 +238,12 @@ impl<T: Payload + ?Sized> Subscriber<T> {
         }
     }
 
+    #[cold]
+    #[inline(never)]
+    fn look_for_deletion(&self) {
+        self.seat.participant.attachment.look_for_deletion_at(clock::monotonic_ns());
+    }
+
     fn evicted<R>(&mut self) -> Result<R, ReceiveError> {
         self.delivery = Delivery::Lossy;
         Err(ReceiveError::Evicted)
@@ -242,7 +261,8 @@ impl<T: Payload + ?Sized> Subscriber<T> {
             }
             let now_ns = clock::monotonic_ns();
             let sequence = self.reader.position();
-            let region = &self.seat.participant.region;
+            let Participant { attachment, region, .. } = &self.seat.participant;
+            attachment.look_for_deletion_at(now_ns);
             let stuck = region.geometry().shared && self.reader.stuck_at(region).is_some();
             if now_ns >= deadline_ns {
                 if stuck && self.stuck.is_helpless_at(sequence) {

@@ -14,6 +14,8 @@
 mod board;
 #[path = "kill/creators.rs"]
 mod creators;
+#[path = "kill/deletions.rs"]
+mod deletions;
 #[path = "kill/feeds.rs"]
 mod feeds;
 #[path = "support/message.rs"]
@@ -54,8 +56,12 @@ runner::tests! {
     subscribers::a_stopped_reliable_subscriber_is_waited_for_and_loses_nothing,
     creators::a_process_killed_while_it_creates_leaves_nothing_behind,
     creators::a_process_killed_while_it_removes_leaves_nothing_that_a_person_must_delete,
+    deletions::whoever_takes_part_is_told_that_something_else_has_deleted_the_files,
 }
 
 fn main() -> ExitCode {
-    runner::main(TESTS, &[feeds::ROLES, subscribers::ROLES, creators::ROLES].concat())
+    runner::main(
+        TESTS,
+        &[feeds::ROLES, subscribers::ROLES, creators::ROLES, deletions::ROLES].concat(),
+    )
 }

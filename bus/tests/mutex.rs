@@ -50,6 +50,26 @@ fn what_one_handle_writes_under_the_lock_the_next_one_reads() {
 }
 
 #[test]
+fn who_waits_for_a_mutex_is_told_that_something_else_has_deleted_its_files() {
+    let place = place();
+    let mutex = create(&place);
+    let guard = mutex.lock().unwrap();
+    let is_open = std::sync::Barrier::new(2);
+    thread::scope(|scope| {
+        let waits = scope.spawn(|| {
+            let other = open(&place);
+            is_open.wait();
+            failed(other.lock_timeout(Duration::from_secs(3600)))
+        });
+        is_open.wait();
+        std::fs::remove_dir_all(place.directory.path().join("bank")).unwrap();
+        assert_eq!(waits.join().unwrap(), WaitError::Removed);
+    });
+    drop(guard);
+    assert_eq!(failed(mutex.lock()), WaitError::Removed);
+}
+
+#[test]
 fn a_lock_is_one_threads_at_a_time_and_everybody_gets_it() {
     const THREADS: u64 = 4;
     const ROUNDS: u64 = 2000;

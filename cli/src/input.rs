@@ -13,8 +13,6 @@ use anyhow::{Context, Result, bail};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
-use crate::interrupt::Interrupt;
-
 /// Bytes asked for at once.
 const READ_LEN: usize = 256 * 1024;
 /// How long one wait for input is at most, so that an interrupt is noticed: 100 ms.
@@ -83,7 +81,7 @@ pub(crate) struct Input<R> {
     name: String,
     framing: Framing,
     len_max: usize,
-    interrupt: Interrupt,
+    check: Box<dyn Fn() -> Result<()>>,
     /// What is read and not given yet is `buffer[start..end]`.
     buffer: Vec<u8>,
     start: usize,
@@ -128,24 +126,25 @@ pub(crate) fn read_text(path: &Path, len_max: u64) -> io::Result<String> {
 }
 
 impl<R: Read + AsFd> Input<R> {
-    /// Cuts `source` into messages of `len_max` bytes at most. `name` is for errors.
+    /// Cuts `source` into messages of `len_max` bytes at most. `name` is for errors; `check` ends a wait.
     pub(crate) fn new(
         source: R,
         name: String,
         framing: Framing,
         len_max: usize,
-        interrupt: Interrupt,
+        check: impl Fn() -> Result<()> + 'static,
     ) -> Input<R> {
         let buffer = vec![0; READ_LEN];
         let (start, end, number) = (0, 0, 0);
         let rest = Rest::Nothing;
-        Input { source, name, framing, len_max, interrupt, buffer, start, end, rest, number }
+        let check = Box::new(check);
+        Input { source, name, framing, len_max, check, buffer, start, end, rest, number }
     }
 
     /// The next piece, or `None` at the end. Waits for it.
     ///
     /// # Errors
-    /// The input cannot be read, or ends inside a frame; [`Interrupted`](crate::interrupt::Interrupted).
+    /// The input cannot be read, or ends inside a frame; what the check says.
     pub(crate) fn next(&mut self) -> Result<Option<Piece<'_>>> {
         if !self.pass_over()? {
             return Ok(None);
@@ -266,7 +265,7 @@ impl<R: Read + AsFd> Input<R> {
             self.buffer.resize(self.buffer.len() * 2, 0);
         }
         loop {
-            self.interrupt.check()?;
+            (self.check)()?;
             let mut source = [PollFd::new(&self.source, PollFlags::IN)];
             match poll(&mut source, Some(&POLL_TIMEOUT)) {
                 Ok(0) | Err(Errno::INTR) => continue,
@@ -296,6 +295,7 @@ fn is_for_a_moment(error: &io::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::interrupt::Interrupt;
     use std::io::Write;
 
     /// A message, or number and length of what is too long.
@@ -309,7 +309,8 @@ mod tests {
             bytes.chunks(7).try_for_each(|piece| writer.write_all(piece))
         });
         let interrupt = Interrupt::install()?;
-        let mut input = Input::new(reader, "it".into(), framing, len_max, interrupt);
+        let mut input =
+            Input::new(reader, "it".into(), framing, len_max, move || Ok(interrupt.check()?));
         let mut pieces = Vec::new();
         while let Some(piece) = input.next()? {
             pieces.push(match piece {

@@ -316,8 +316,9 @@ impl Stream<'_> {
             Some(_) => self.len_max.saturating_mul(TEXT_PER_BYTE).saturating_add(TEXT_LEN),
             None => self.len_max,
         };
-        let interrupt = self.interrupt.clone();
-        let mut input = Input::new(file, name, self.arguments.framing(), len_max, interrupt);
+        let (interrupt, topic) = (self.interrupt.clone(), self.topic.clone());
+        let check = move || check(&interrupt, &topic);
+        let mut input = Input::new(file, name, self.arguments.framing(), len_max, check);
         while !self.is_enough()
             && let Some(piece) = input.next()?
         {
@@ -387,6 +388,7 @@ impl Stream<'_> {
                 Duration::ZERO => return Ok(()),
                 left => std::thread::sleep(left.min(WAIT_MAX)),
             }
+            check(&self.interrupt, &self.topic)?;
         }
     }
 
@@ -465,6 +467,13 @@ impl Stream<'_> {
             text::tell(&format!("skipped {count} that are no messages; the first: {first}"));
         }
     }
+}
+
+/// # Errors
+/// Somebody wants it to end; or the topic is gone, of which the publisher itself is told only when it opens the next block.
+fn check(interrupt: &Interrupt, topic: &RawTopic) -> Result<()> {
+    interrupt.check()?;
+    if topic.is_retired() { Err(PublishError::Retired.into()) } else { Ok(()) }
 }
 
 fn rate(text: &str) -> Result<f64, String> {

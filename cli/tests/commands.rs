@@ -220,6 +220,37 @@ fn a_publisher_whose_topic_was_removed_fails_and_leaves_the_next_topic_of_that_n
 }
 
 #[test]
+fn pub_and_echo_end_when_something_else_deletes_their_topic() {
+    let place = Place::new();
+    let mut feed = place.start(&["pub", "live"]); // its input stays open
+    place.wait_until("live", |info| !info.participants.is_empty());
+    let mut slow =
+        place.start(&["pub", "slow", "--rate", "0.001", "--message", "1", "--message", "2"]);
+    place.wait_until("slow", |info| info.head == 1);
+    let mut input = feed.stdin();
+    input.write_all(b"message\n").unwrap();
+    let ways = ["--reliable", "--lossy", "--passive"];
+    let echo = |way: &&str| place.start_into(way, &["echo", "live", "--from", "oldest", way]);
+    let echoes: Vec<_> = ways.iter().map(echo).collect();
+    for way in ways {
+        while std::fs::read(place.file(way)).unwrap() != b"message\n" {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+    for topic in ["live", "slow"] {
+        std::fs::remove_dir_all(place.topics_path().join(topic)).unwrap();
+    }
+    for running in [&mut feed, &mut slow] {
+        assert!(running.ends_within(Duration::from_secs(60)));
+    }
+    feed.finish().failed(1, &["removed"]);
+    slow.finish().failed(1, &["removed"]);
+    for echo in echoes {
+        echo.finish().ok();
+    }
+}
+
+#[test]
 fn an_interrupted_echo_prints_what_it_has_and_its_totals() {
     let place = Place::new();
     published(&place, "t", "a\nb\n");

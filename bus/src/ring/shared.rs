@@ -38,12 +38,20 @@ pub(crate) struct SharedRing {
     pinned: Option<(u64, Block)>,
     gate: Gate,
     named: Blocks,
+    /// What is done once for each block that is entered, with its first sequence.
+    at_block: Option<Box<dyn FnMut(u64) + Send + Sync>>,
 }
 
 impl SharedRing {
     pub(crate) fn new(region: &Region, index: EntryIndex) -> SharedRing {
         let named = Blocks::none_of(region.geometry());
-        SharedRing { index, pinned: None, gate: Gate::closed(), named }
+        SharedRing { index, pinned: None, gate: Gate::closed(), named, at_block: None }
+    }
+
+    /// The same, with `look` called once for each block that is entered, so that a message costs nothing more.
+    #[cfg(not(loom))]
+    pub(crate) fn at_each_block(self, look: impl FnMut(u64) + Send + Sync + 'static) -> SharedRing {
+        SharedRing { at_block: Some(Box::new(look)), ..self }
     }
 
     /// Takes the next sequence, opening its block where nobody has.
@@ -88,6 +96,9 @@ impl SharedRing {
         entry: &Entry,
         number: u64,
     ) -> Result<Option<Block>, Blocked> {
+        if let Some(look) = &mut self.at_block {
+            look(number * region.geometry().block_len);
+        }
         let mut word = region.table(number).load(Acquire); // [table]
         if table::age(word, number) == Ordering::Less {
             match self.open(region, number, word)? {

@@ -115,6 +115,17 @@ impl Seat {
         self.lease.is_intact()
     }
 
+    /// Retires the object if something else has deleted its files. Whether it did.
+    #[cfg(not(loom))]
+    pub(crate) fn retire_if_deleted(&self) -> bool {
+        let is_deleted = self.lease.is_unlinked();
+        if is_deleted {
+            self.region.control().main.0.joins.retire();
+            self.wake_all();
+        }
+        is_deleted
+    }
+
     /// Gives back what it has, and the entry. The life word and the lease are to be given back after this.
     pub(crate) fn leave(&self) {
         if (self.give_back)(&self.region, self.index, self.generation) {

@@ -85,6 +85,10 @@ impl<'a> Vigil<'a> {
         let asks = now_ns >= self.asks_ns;
         if asks {
             self.asks_ns = now_ns.saturating_add(SLEEP_MAX_NS);
+            #[cfg(not(loom))]
+            if self.seat.retire_if_deleted() {
+                return None;
+            }
         }
         words.add(word, expected);
         words.add(roster, seen);
