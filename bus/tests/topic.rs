@@ -39,6 +39,25 @@ fn a_lossy_subscriber_knows_exactly_what_it_missed() {
 }
 
 #[test]
+fn a_subscriber_that_has_just_joined_is_shown_where_it_begins() {
+    let (_path, directory) = directory();
+    let topic = Topic::<u64>::create_in(&directory, "t", &small()).unwrap();
+    let mut publisher = topic.publisher().unwrap();
+    for message in 0..100 {
+        publisher.publish(&message).unwrap();
+    }
+    for delivery in [Delivery::Lossy, Delivery::Reliable] {
+        for (start, lag) in [(Start::Newest, 0), (Start::Back(3), 3)] {
+            let subscriber = topic.subscriber_from(delivery, start).unwrap();
+            let info = topic.info();
+            let shown = info.participants.iter().find(|one| one.entry != 0).unwrap();
+            assert_eq!((shown.position, shown.lag), (100 - lag, lag), "{delivery:?}");
+            assert_eq!(subscriber.lag(), lag);
+        }
+    }
+}
+
+#[test]
 fn a_reliable_subscriber_holds_the_publisher_up_and_misses_nothing() {
     let (_path, directory) = directory();
     let topic = Topic::<u64>::create_in(&directory, "t", &small()).unwrap();

@@ -103,6 +103,7 @@ impl Reader {
         for attempt in 0..TRIES {
             let sequence = first(region, start)?.max(floor);
             let mut reader = Reader::at(region, index, sequence)?;
+            entry.position.store(sequence, Relaxed); // before it counts
             entry.cursor.store(sequence, Relaxed); // the fence below, or `roster`
             crash::point("join.cursor_shown");
             if attempt == 0 {
