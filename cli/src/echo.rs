@@ -88,7 +88,7 @@ pub(crate) struct Arguments {
     /// Take part and miss nothing: the publisher waits when this reader is a whole topic behind
     #[arg(long, group = "reader")]
     reliable: bool,
-    /// If there is no such topic, wait for it
+    /// If there is no such topic, wait for it, and begin with its oldest message instead of the next one
     #[arg(long)]
     wait: bool,
     /// End as soon as nothing more is there
@@ -162,8 +162,15 @@ impl Arguments {
 /// Opens the topic for reading, as soon as it is there.
 fn open(directory: &Directory, arguments: &Arguments, interrupt: &Interrupt) -> Result<Source> {
     let Arguments { topic, from, wait, .. } = arguments;
+    let delivery = arguments.delivery();
+    let mut was_there = true;
     loop {
-        match Source::open(directory, topic, arguments.delivery(), *from) {
+        // Of a topic that was not there, all messages are new.
+        let opened = match from {
+            Start::Newest if !was_there => Source::open_awaited(directory, topic, delivery),
+            _ => Source::open(directory, topic, delivery, *from),
+        };
+        match opened {
             Err(
                 AttachError::Retired
                 | AttachError::Open(OpenError::NotFound { .. } | OpenError::Retired { .. }),
@@ -174,6 +181,7 @@ fn open(directory: &Directory, arguments: &Arguments, interrupt: &Interrupt) -> 
             Err(AttachError::Open(error)) => return Err(error.into()),
             other => return other.with_context(|| format!("topic {topic}")),
         }
+        was_there = false;
         interrupt.check()?;
         std::thread::sleep(LOOK_INTERVAL);
     }

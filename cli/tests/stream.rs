@@ -9,6 +9,7 @@ use std::thread;
 
 use program::{Done, Place, Running, assert_same};
 use rustix::process::Signal;
+use serde_json::Value;
 
 const OUTPUTS: [&str; 3] = ["out-1", "out-2", "out-3"];
 
@@ -252,6 +253,32 @@ fn noise(len: usize) -> Vec<u8> {
     }
     bytes.truncate(len);
     bytes
+}
+
+#[test]
+fn an_echo_that_was_there_first_has_all_messages_or_says_how_many_it_missed() {
+    let (place, aside) = (Place::new(), Place::new());
+    place.directory();
+    for (messages, way) in
+        [(3, "--reliable"), (1000, "--reliable"), (1000, "--lossy"), (1000, "--passive")]
+    {
+        let mut echo = place.start(&["echo", "t", way, "--wait", "--drain", "--json"]);
+        echo.wait_until_it_sleeps();
+        // With all its messages at once, as if the echo had not run meanwhile.
+        let lines: String = (0..messages).map(|line| format!("{line}\n")).collect();
+        aside.run_with(lines.as_bytes(), &["pub", "t", "--depth", "64"]).ok();
+        std::fs::rename(aside.topics_path().join("t"), place.topics_path().join("t")).unwrap();
+        let done = echo.finish().ok();
+        let (received, missed) = done.total("received");
+        assert_eq!(received + missed, messages, "{way}");
+        assert_eq!(missed == 0, messages == 3, "{way}");
+        let first: Value = serde_json::from_str(done.text().lines().next().unwrap()).unwrap();
+        assert_eq!((&first["sequence"], &first["missed_before"]), (&missed.into(), &missed.into()));
+        assert_eq!(first["message"], missed.to_string());
+        let told = format!("missed {missed} before sequence {missed}");
+        assert_eq!(done.stderr.contains(&told), missed > 0, "{}", done.stderr);
+        place.run(&["rm", "t"]).ok();
+    }
 }
 
 #[test]

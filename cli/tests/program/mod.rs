@@ -179,6 +179,24 @@ impl Running {
         stat.rsplit(')').next().unwrap().trim_start().starts_with('T')
     }
 
+    /// Waits until it has had signals caught, which it does before it begins to wait for anything, and sleeps.
+    pub(crate) fn wait_until_it_sleeps(&mut self) {
+        let status = format!("/proc/{}/status", self.pid());
+        let field = |status: &str, name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name));
+            line.unwrap().trim().to_owned()
+        };
+        loop {
+            let status = std::fs::read_to_string(&status).unwrap();
+            let caught = u64::from_str_radix(&field(&status, "SigCgt:"), 16).unwrap();
+            let terminate = 1 << (Signal::TERM.as_raw() - 1);
+            if caught & terminate != 0 && field(&status, "State:").starts_with('S') {
+                return;
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+
     fn rustix_pid(&mut self) -> Pid {
         Pid::from_raw(self.pid().try_into().unwrap()).unwrap()
     }
