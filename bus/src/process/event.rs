@@ -58,7 +58,7 @@ pub enum Event<'a> {
 pub enum Cause {
     /// All children have ended, and none is to be started again.
     AllEnded,
-    /// [`Handle::stop`].
+    /// [`Handle::stop`](super::Handle::stop).
     Asked,
     /// SIGTERM or SIGINT; SIGHUP, where the terminal is gone.
     Signal(i32),
