@@ -10,7 +10,8 @@ use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{
-    AtFlags, CWD, Dir, FallocateFlags, FileType, MemfdFlags, Mode, OFlags, RenameFlags, SealFlags,
+    AtFlags, CWD, Dir, FallocateFlags, FileType, Gid, MemfdFlags, Mode, OFlags, RenameFlags,
+    SealFlags,
 };
 use rustix::io::{Errno, retry_on_intr};
 
@@ -142,6 +143,23 @@ pub fn may_change(dir: BorrowedFd<'_>) -> io::Result<()> {
 /// owner and root. See [fchmod(2)](https://man7.org/linux/man-pages/man2/fchmod.2.html).
 pub fn set_mode(fd: BorrowedFd<'_>, mode: u32) -> io::Result<()> {
     Ok(rustix::fs::fchmod(fd, Mode::from_raw_mode(mode))?)
+}
+
+/// Gives a file or directory to a group. `EPERM` for all but root and its owner, who must be in the group. See
+/// [fchown(2)](https://man7.org/linux/man-pages/man2/fchown.2.html).
+pub fn set_group(fd: BorrowedFd<'_>, gid: u32) -> io::Result<()> {
+    Ok(rustix::fs::fchown(fd, None, Some(Gid::from_raw(gid)))?)
+}
+
+/// The same of the file `name` below `dir`.
+pub fn set_group_at(dir: BorrowedFd<'_>, name: &str, gid: u32) -> io::Result<()> {
+    let flags = AtFlags::SYMLINK_NOFOLLOW;
+    Ok(rustix::fs::chownat(dir, name, None, Some(Gid::from_raw(gid)), flags)?)
+}
+
+/// Whether the kernel has refused something that only others may do (`EPERM`), as to give a file to a group: not a lack of access (`EACCES`).
+pub fn is_not_permitted(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(Errno::PERM.raw_os_error())
 }
 
 /// Removes the name of a file below `dir`. Mappings and descriptors live on.

@@ -82,12 +82,22 @@ impl TopicName {
         Ok(fd)
     }
 
-    /// The same, made where it is missing.
-    pub(crate) fn make_in(&self, root: BorrowedFd<'_>, mode: u32) -> io::Result<OwnedFd> {
+    /// The same, made where it is missing: for a group, where one is given.
+    pub(crate) fn make_in(
+        &self,
+        root: BorrowedFd<'_>,
+        mode: u32,
+        group: Option<u32>,
+    ) -> io::Result<OwnedFd> {
         let mut fd = root.try_clone_to_owned()?;
         for segment in self.0.split('/') {
-            already_there(shm::make_directory_at(fd.as_fd(), segment, directory_mode(mode)))?;
+            let made = shm::make_directory_at(fd.as_fd(), segment, directory_mode(mode));
+            let is_new = made.is_ok();
+            already_there(made)?;
             fd = shm::open_directory_at(fd.as_fd(), segment)?;
+            if let (true, Some(gid)) = (is_new, group) {
+                shm::set_group(fd.as_fd(), gid)?;
+            }
         }
         Ok(fd)
     }
@@ -179,6 +189,15 @@ impl<'a> Draft<'a> {
 
     pub(crate) fn directory(&self) -> BorrowedFd<'_> {
         self.directory.as_fd()
+    }
+
+    /// Gives what is in it to a group.
+    pub(crate) fn set_group(&self, gid: u32) -> io::Result<()> {
+        let directory = self.directory();
+        shm::set_group(directory, gid)?;
+        [DATA, CONTROL, LIVE]
+            .into_iter()
+            .try_for_each(|file| shm::set_group_at(directory, file, gid))
     }
 
     /// Gives the draft its name, in the place of an empty directory if there is one. `AlreadyExists`: there is another topic, or what is left of one.

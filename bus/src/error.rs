@@ -177,6 +177,16 @@ pub enum CreateError {
         /// The limit in bytes.
         limit: u64,
     },
+    /// This process may not give files to the group: it is neither root nor in it. Nothing is left behind.
+    #[error(
+        "topic {name}: its files may not be given to group {gid}, which its creator must be in"
+    )]
+    Group {
+        /// Name of the topic.
+        name: String,
+        /// Number of the group.
+        gid: u32,
+    },
     /// The kernel refused.
     #[error("topic {name}: cannot {action}")]
     Io {

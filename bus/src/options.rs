@@ -101,6 +101,9 @@ pub struct TopicOptions {
     pub wake: Wake,
     /// Permission bits of the topic's files. Whoever may write them is trusted with everything in the topic.
     pub mode: u32,
+    /// The group of the topic's files and of the directories that are made for it, by its number. Its creator must be root or in the group. `None`: the
+    /// creator's, or that of a directory with the set-group-ID bit.
+    pub group: Option<u32>,
     /// Map every page when a handle is attached, so that no message pays for a page fault.
     pub prefault: bool,
 }
@@ -117,6 +120,7 @@ impl Default for TopicOptions {
             timestamp: false,
             wake: Wake::Auto,
             mode: 0o600,
+            group: None,
             prefault: false,
         }
     }
@@ -205,6 +209,7 @@ impl TopicOptions {
         };
         in_range("publishers", publishers_max.into(), 1, PUBLISHERS_LIMIT.into())?;
         in_range("mode", self.mode.into(), 0o600, 0o777)?;
+        in_range("group", self.group.unwrap_or(0).into(), 0, u64::from(u32::MAX) - 1)?;
         let (field, payload_max, least) = match carried.size() {
             Some(size) => ("size of the message type", size, 0),
             None if carried.schema.is_some() => ("max_len", self.max_len.into(), carried.unit()),

@@ -8,6 +8,7 @@ use crate::participant::Attachment;
 use crate::recovery;
 use crate::region::{EntryIndex, Region};
 use crate::registry::{Kind, State};
+use crate::ring::table;
 use crate::schema::Schema;
 
 /// A topic at one moment. The numbers are read one after the other while the topic is in use.
@@ -107,6 +108,9 @@ pub struct ParticipantInfo {
     pub lag: u64,
     /// Messages missed since it subscribed, as of the beginning of its present block; see [`Subscriber::missed`](crate::Subscriber::missed).
     pub missed: u64,
+    /// A reliable subscriber that keeps the next block from being opened: the ring is full, and whoever publishes waits for it. Of a guarded topic this cannot
+    /// be seen.
+    pub holds_up: bool,
     /// Blocks in which it holds samples.
     pub held_blocks: u32,
     /// When it joined, in nanoseconds since 1970.
@@ -133,6 +137,8 @@ impl TopicInfo {
     ) -> TopicInfo {
         let geometry = region.geometry();
         let head = if forked { 0 } else { region.head().load(Acquire) }; // [stream position]
+        let holding_up =
+            if forked || geometry.guarded { Vec::new() } else { holding_up(region, head) };
         let participant = |index: EntryIndex| {
             let entry = region.entry(index);
             // [entry]: who the owner is, below
@@ -154,6 +160,7 @@ impl TopicInfo {
                 position,
                 lag: head.saturating_sub(position),
                 missed: entry.missed.load(Relaxed),
+                holds_up: holding_up.contains(&index),
                 held_blocks: entry.held.load(Relaxed).count_ones(),
                 joined_ns: entry.joined_ns.load(Relaxed),
             })
@@ -192,5 +199,15 @@ impl TopicInfo {
             }),
             participants: region.entries().filter(|_| !forked).filter_map(participant).collect(),
         }
+    }
+}
+
+/// Who keeps the block of `head` from being opened, if that is to be opened next.
+fn holding_up(region: &Region, head: u64) -> Vec<EntryIndex> {
+    let number = region.geometry().number(head);
+    let word = region.table(number).load(Relaxed); // it may be opened at any moment
+    match table::age(word, number).is_lt() {
+        true => table::who_forbids(region, number).map(|who| who.index).collect(),
+        false => Vec::new(),
     }
 }

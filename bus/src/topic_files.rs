@@ -154,7 +154,8 @@ pub(crate) fn build(
     first_attempt: bool,
 ) -> Result<Attachment, NotBuilt<CreateError>> {
     let open = |error| NotBuilt::Open(CreateError::Open(error));
-    let parent = name.make_in(root, options.mode).inspect_err(|_| name.prune(root))?;
+    let made = name.make_in(root, options.mode, options.group).inspect_err(|_| name.prune(root));
+    let parent = made.map_err(|error| group_refused(name.as_str(), options, error))?;
     if first_attempt {
         directory::remove_leftovers(parent.as_fd())?;
     }
@@ -234,10 +235,23 @@ fn fill(
     shm::write_all_at(data.as_fd(), bytemuck::cast_slice(&table), TABLE_OFFSET)?;
     shm::write_all_at(data.as_fd(), carried.text().as_bytes(), geometry.schema_offset())?;
     crash::point("create.table_written");
+    if let Some(gid) = options.group {
+        draft.set_group(gid).map_err(|error| group_refused(name, options, error))?;
+    }
     let attachment = Attachment::open(name, draft.directory().try_clone_to_owned()?)
         .map_err(CreateError::Open)
         .and_then(|attachment| prefaulted(attachment, options.prefault))
         .map_err(NotBuilt::Open)?;
     draft.publish()?;
     Ok(attachment)
+}
+
+/// Only giving something to a group is not permitted to who may make it.
+fn group_refused(name: &str, options: &TopicOptions, error: io::Error) -> NotBuilt<CreateError> {
+    match options.group {
+        Some(gid) if shm::is_not_permitted(&error) => {
+            NotBuilt::Open(CreateError::Group { name: name.to_owned(), gid })
+        }
+        _ => NotBuilt::Io(error),
+    }
 }

@@ -100,6 +100,7 @@ fn a_process_started_by_another_test_plays_its_role() {
         "info in a fork" => forks::play_info_in_a_fork(&path),
         "forking creators" => forks::play_forking_creators(&path),
         "doomed parent" => forks::play_doomed_parent(&path),
+        "foreign group" => faults::play_foreign_group(&path),
         "read-only directory" => faults::play_read_only_directory(&path),
         "no locked memory" => faults::play_no_locked_memory(&path),
         "exec" => faults::play_exec(&path),

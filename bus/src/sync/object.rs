@@ -435,7 +435,7 @@ fn build(
     initial: &Initial<'_>,
     first_attempt: bool,
 ) -> Result<Object, NotBuilt<SyncOpenError>> {
-    let parent = name.make_in(root, options.mode).inspect_err(|_| name.prune(root))?;
+    let parent = name.make_in(root, options.mode, None).inspect_err(|_| name.prune(root))?;
     if first_attempt {
         directory::remove_leftovers(parent.as_fd())?;
     }

@@ -4,7 +4,7 @@
 
 use std::fs;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -146,6 +146,52 @@ fn in_a_directory_that_may_not_be_written_topics_are_used_and_not_made_or_remove
     all().for_each(|directory| set_mode(directory, 0o755)); // so that it can be removed
     assert!(status.success(), "{status}");
     assert!(!topic.info().retired);
+}
+
+#[test]
+fn a_topic_is_of_the_group_asked_for_with_the_directories_above_it_or_leaves_nothing() {
+    let (path, directory) = directory();
+    // SAFETY: it takes nothing.
+    let gid = if is_root() { FOREIGN_GROUP } else { unsafe { libc::getegid() } };
+    fs::create_dir(path.path().join("there")).unwrap();
+    let before = fs::metadata(path.path().join("there")).unwrap().gid();
+    let options = TopicOptions { mode: 0o660, group: Some(gid), ..small() };
+    for name in ["a/b", "there/t"] {
+        Topic::<u64>::create_in(&directory, name, &options).unwrap();
+        let home = home(&directory, name);
+        for file in ["data", "ctl", "live", ".", ".."] {
+            let found = fs::metadata(home.join(file)).unwrap();
+            assert_eq!(found.gid(), gid, "{name} {file}");
+            assert_eq!(found.mode() & 0o060, 0o060, "{name} {file}");
+        }
+    }
+    assert_eq!(fs::metadata(path.path().join("a")).unwrap().gid(), gid);
+    assert_eq!(fs::metadata(path.path().join("there")).unwrap().gid(), before, "not its own");
+    let all = TopicOptions { group: Some(u32::MAX), ..small() };
+    let error = Topic::<u64>::create_in(&directory, "none", &all).err().unwrap();
+    assert!(matches!(error, CreateError::Options(_)), "{error:?}");
+    play("foreign group", path.path());
+}
+
+/// Nobody is in it, but root may give to it.
+const FOREIGN_GROUP: u32 = 54_321;
+
+pub(super) fn play_foreign_group(path: &Path) {
+    let path = path.join("own");
+    fs::create_dir(&path).unwrap();
+    if is_root() {
+        chown(&path, Some(NOBODY), Some(NOBODY)).unwrap();
+    }
+    become_nobody();
+    let directory = Directory::at(&path).unwrap();
+    Topic::<u64>::create_in(&directory, "here/t", &small()).unwrap();
+    let before = tree(&path);
+    let options = TopicOptions { group: Some(FOREIGN_GROUP), ..small() };
+    for name in ["a/b", "here/u"] {
+        let error = Topic::<u64>::create_in(&directory, name, &options).err().unwrap();
+        let CreateError::Group { gid: FOREIGN_GROUP, .. } = error else { panic!("{error:?}") };
+    }
+    assert_eq!(tree(&path), before);
 }
 
 /// Root may write everywhere, and becomes somebody who may not.
