@@ -41,9 +41,9 @@ What was missed is told on standard error, exactly, where it was missed and in t
 /// "NaN", "inf" and "-inf", and a value of an enum is its name, or its number where it has none. Bytes are printed as they are, each
 /// message on a line.
 ///
-/// It reads as a passive observer, unless --lossy or --reliable: it takes no place, writes nothing, slows nobody and needs only permission to read
+/// It reads as a passive observer, unless --lossy, --reliable or --reliable-for: it takes no place, writes nothing, slows nobody and needs only permission to read
 /// the topic; it looks every 10 ms, misses messages if it is too slow, and says how many. It ends with status 0 when the topic is removed and
-/// everything in it is printed (`shmbus pub --remove`, `shmbus rm`), after --count messages, or when its output is closed.
+/// everything in it is printed (`shmbus pub --remove`, `shmbus rm`; not with --follow), after --count messages, or when its output is closed.
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Arguments {
@@ -79,7 +79,7 @@ pub(crate) struct Arguments {
     /// Begin with the oldest message there is, N messages back (N-back), or with the next one published (newest)
     #[arg(long, value_name = "WHERE", default_value = "newest", value_parser = start)]
     from: Start,
-    /// Read as an observer, as without --lossy and --reliable
+    /// Read as an observer, as without --lossy, --reliable and --reliable-for
     #[arg(long, group = "reader")]
     passive: bool,
     /// Take part as a subscriber that is woken for each message; the publisher never waits for it
@@ -88,9 +88,15 @@ pub(crate) struct Arguments {
     /// Take part and miss nothing: the publisher waits when this reader is a whole topic behind
     #[arg(long, group = "reader")]
     reliable: bool,
+    /// As --reliable, but not for longer than this, as in 500ms, 5s or 2min: a reader that holds the publisher up for longer goes on as with --lossy, and says so
+    #[arg(long, value_name = "DURATION", group = "reader", value_parser = text::duration)]
+    reliable_for: Option<Duration>,
     /// If there is no such topic, wait for it, and begin with its oldest message instead of the next one
     #[arg(long)]
     wait: bool,
+    /// When the topic is removed, wait for the next one of its name and go on with its oldest message; totals are of all of them
+    #[arg(long, conflicts_with = "drain")]
+    follow: bool,
     /// End as soon as nothing more is there
     #[arg(long)]
     drain: bool,
@@ -105,21 +111,23 @@ struct Counts {
     received: u64,
     printed: u64,
     undecodable: u64,
+    /// In topics that were removed and followed by another one.
+    missed: u64,
 }
 
 pub(crate) fn run(directory: &Directory, arguments: &Arguments) -> Result<()> {
     let interrupt = Interrupt::install()?;
-    let mut source = open(directory, arguments, &interrupt)?;
+    let mut source = open(directory, arguments, &interrupt, None)?;
     let in_topic = |usage: Usage| Usage(format!("topic {}: {usage}", arguments.topic));
     let mut output = Output::new(arguments, source.schema()).map_err(in_topic)?;
     let mut counts = Counts::default();
-    let done = copy(&mut source, &mut output, arguments, &interrupt, &mut counts);
+    let done = copy_all(directory, &mut source, &mut output, arguments, &interrupt, &mut counts);
     let is_closed = matches!(&done, Err(error) if crate::is_broken_pipe(error));
     // What has been received is printed, whatever ended it.
     let done = if is_closed { done } else { done.and(output.flush()) };
-    let Counts { received, printed, undecodable } = counts;
+    let Counts { received, printed, undecodable, missed } = counts;
     if !arguments.quiet && !is_closed {
-        let missed = source.missed();
+        let missed = missed + source.missed();
         let printed = match arguments.filter.is_empty() {
             true => String::new(),
             false => format!(", printed {printed}"),
@@ -138,9 +146,10 @@ pub(crate) fn run(directory: &Directory, arguments: &Arguments) -> Result<()> {
 
 impl Arguments {
     fn delivery(&self) -> Option<Delivery> {
-        match (self.reliable, self.lossy) {
-            (true, _) => Some(Delivery::Reliable),
-            (_, true) => Some(Delivery::Lossy),
+        match (self.reliable, self.reliable_for, self.lossy) {
+            (true, ..) => Some(Delivery::Reliable),
+            (_, Some(time), _) => Some(Delivery::ReliableFor(time)),
+            (.., true) => Some(Delivery::Lossy),
             _ => None,
         }
     }
@@ -159,22 +168,28 @@ impl Arguments {
     }
 }
 
-/// Opens the topic for reading, as soon as it is there.
-fn open(directory: &Directory, arguments: &Arguments, interrupt: &Interrupt) -> Result<Source> {
+/// Opens the topic for reading, as soon as it is there. With `output`, that of a topic that was removed: the next one of its name.
+fn open(
+    directory: &Directory,
+    arguments: &Arguments,
+    interrupt: &Interrupt,
+    output: Option<&Output>,
+) -> Result<Source> {
     let Arguments { topic, from, wait, .. } = arguments;
     let delivery = arguments.delivery();
-    let mut was_there = true;
+    let mut was_there = output.is_none();
     loop {
         // Of a topic that was not there, all messages are new.
-        let opened = match from {
-            Start::Newest if !was_there => Source::open_awaited(directory, topic, delivery),
-            _ => Source::open(directory, topic, delivery, *from),
+        let is_from_oldest = output.is_some() || *from == Start::Newest && !was_there;
+        let opened = match is_from_oldest {
+            true => Source::open_awaited(directory, topic, delivery),
+            false => Source::open(directory, topic, delivery, *from),
         };
         match opened {
             Err(
                 AttachError::Retired
                 | AttachError::Open(OpenError::NotFound { .. } | OpenError::Retired { .. }),
-            ) if *wait => {}
+            ) if *wait || output.is_some() => {}
             Err(AttachError::Open(error @ OpenError::NotFound { .. })) => {
                 bail!("{error} (--wait waits for it)");
             }
@@ -183,8 +198,43 @@ fn open(directory: &Directory, arguments: &Arguments, interrupt: &Interrupt) -> 
         }
         was_there = false;
         interrupt.check()?;
+        output.map_or(Ok(()), Output::check)?;
         std::thread::sleep(LOOK_INTERVAL);
     }
+}
+
+/// Prints the messages of the topic and, if those are wanted, of all that follow it under its name.
+fn copy_all(
+    directory: &Directory,
+    source: &mut Source,
+    output: &mut Output,
+    arguments: &Arguments,
+    interrupt: &Interrupt,
+    counts: &mut Counts,
+) -> Result<()> {
+    let topic = &arguments.topic;
+    while copy(source, output, arguments, interrupt, counts)? == Ended::Removed && arguments.follow
+    {
+        output.flush()?;
+        if !arguments.quiet {
+            text::tell(&format!("topic {topic} was removed: waiting for the next one"));
+        }
+        let next = open(directory, arguments, interrupt, Some(output))?;
+        counts.missed += source.missed();
+        *source = next;
+        let bound = output.follow(arguments, source.schema());
+        bound.map_err(|usage| Usage(format!("topic {topic} was created anew, and {usage}")))?;
+    }
+    Ok(())
+}
+
+/// Why no more messages are printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ended {
+    /// The topic was removed, and all of it is printed.
+    Removed,
+    /// It was asked for no more.
+    Enough,
 }
 
 /// Prints messages until something ends it.
@@ -194,14 +244,15 @@ fn copy(
     arguments: &Arguments,
     interrupt: &Interrupt,
     counts: &mut Counts,
-) -> Result<()> {
+) -> Result<Ended> {
     let mut stuck: Option<(u64, Instant)> = None;
     while arguments.count.is_none_or(|count| counts.printed < count) {
         interrupt.check()?;
         let (position, lag) = (source.position(), source.lag());
         match source.next(Duration::ZERO)? {
             Seen::Message(message) => print(&message, output, arguments, counts)?,
-            Seen::Removed => break,
+            Seen::Removed => return Ok(Ended::Removed),
+            Seen::Evicted => tell_evicted(position, arguments),
             Seen::Nothing if arguments.drain && lag == 0 => break,
             Seen::Nothing if arguments.drain => {
                 // Others were there, or one is that its publisher has not committed.
@@ -223,12 +274,22 @@ fn copy(
                 match source.next(WAIT_MAX)? {
                     Seen::Message(message) => print(&message, output, arguments, counts)?,
                     Seen::Nothing => output.check()?,
-                    Seen::Removed => break,
+                    Seen::Evicted => tell_evicted(position, arguments),
+                    Seen::Removed => return Ok(Ended::Removed),
                 }
             }
         }
     }
-    Ok(())
+    Ok(Ended::Enough)
+}
+
+fn tell_evicted(position: u64, arguments: &Arguments) {
+    let topic = &arguments.topic;
+    if let (Some(time), false) = (arguments.reliable_for, arguments.quiet) {
+        text::tell(&format!(
+            "topic {topic}: its publisher has waited for this reader for {time:?}; from sequence {position} on it may miss messages"
+        ));
+    }
 }
 
 fn print(

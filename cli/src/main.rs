@@ -12,6 +12,7 @@ mod doctor;
 mod echo;
 mod field;
 mod gc;
+mod holdups;
 mod hz;
 mod info;
 mod input;

@@ -5,6 +5,7 @@
 
 mod create;
 mod encode;
+mod room;
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -16,8 +17,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Error, Result, bail};
 use clap::builder::RangedU64ValueParser;
 use shmbus::{
-    AttachError, Directory, ParticipantKind, PublishError, Publisher, Raw, RawTopic, Schema,
-    TryPublishError,
+    AttachError, Directory, PublishError, Publisher, Raw, RawTopic, Schema, TryPublishError,
 };
 
 use self::encode::{Encoder, Invalid};
@@ -29,8 +29,6 @@ use crate::text;
 const WAIT_MAX: Duration = Duration::from_millis(100);
 /// How often to look for subscribers.
 const LOOK_INTERVAL: Duration = Duration::from_millis(5);
-/// After this wait for a reliable subscriber, people are told what the publisher waits for.
-const NOTICE_AFTER: Duration = Duration::from_secs(1);
 /// Longest message in bytes that a topic can have.
 const LEN_MAX: u64 = 1 << 30;
 /// Longest line that is a message of a topic with a schema, in bytes: so many for each byte of the message, and as many more.
@@ -54,7 +52,7 @@ A line that is no message ends it with status 1 and the number of the line and t
 ///
 /// The topic is created if it is missing (of bytes, or with --schema), and stays with its last messages when the input ends, until `shmbus rm`; with
 /// --remove it goes then, and subscribers end when they have received everything. The publisher waits for reliable subscribers that are a
-/// whole topic behind, and for no others.
+/// whole topic behind, and for no others; --timeout and --skip-full bound that.
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Arguments {
@@ -98,6 +96,12 @@ pub(crate) struct Arguments {
     /// Fields that JSON does not have, and empty cells of CSV, are 0
     #[arg(long)]
     default_zero: bool,
+    /// Fail if reliable subscribers leave no room for a message for so long, as in 500ms, 5s or 2min
+    #[arg(long, value_name = "DURATION", value_parser = text::duration)]
+    timeout: Option<Duration>,
+    /// Leave out messages for which reliable subscribers leave no room, and count them, instead of waiting
+    #[arg(long, conflicts_with = "timeout")]
+    skip_full: bool,
     /// Say nothing but errors
     #[arg(short, long)]
     quiet: bool,
@@ -119,6 +123,15 @@ pub(crate) struct Arguments {
     /// Of a new topic: up to N publishers at the same time, in one order, 1 to 64 [default: one, that others take over from]
     #[arg(long, value_name = "N", help_heading = "A new topic")]
     shared: Option<u32>,
+    /// Of a new topic: blocks that subscribers may hold at the same time [default: 8, or a quarter of --subscribers-max]
+    #[arg(long, value_name = "N", help_heading = "A new topic")]
+    hold_blocks: Option<u32>,
+    /// Of a new topic: who may use its files, as chmod(1) takes it in octal [default: 600]
+    #[arg(long, value_name = "OCTAL", help_heading = "A new topic", value_parser = create::mode)]
+    mode: Option<u32>,
+    /// Of a new topic: the group of its files, by its number or its name in /etc/group
+    #[arg(long, value_name = "NAME|GID", help_heading = "A new topic", value_parser = create::group)]
+    group: Option<u32>,
 }
 
 pub(crate) fn run(directory: &Directory, arguments: &Arguments) -> Result<()> {
@@ -162,6 +175,7 @@ pub(crate) fn run(directory: &Directory, arguments: &Arguments) -> Result<()> {
         messages: 0,
         bytes: 0,
         skipped: 0,
+        full: 0,
         invalid: None,
     };
     let done = stream.wait_for_subscribers().and_then(|()| stream.publish(source));
@@ -235,6 +249,8 @@ struct Stream<'a> {
     bytes: u64,
     /// Too long for the topic.
     skipped: u64,
+    /// There was no room.
+    full: u64,
     /// No messages of its schema: how many, and what is wrong with the first one.
     invalid: Option<(u64, String)>,
 }
@@ -380,7 +396,7 @@ impl Stream<'_> {
     fn wait_until_due(&mut self) -> Result<()> {
         let first = *self.first.get_or_insert_with(Instant::now);
         let Some(rate) = self.arguments.rate else { return Ok(()) };
-        let since_first = Duration::try_from_secs_f64(self.messages as f64 / rate);
+        let since_first = Duration::try_from_secs_f64((self.messages + self.full) as f64 / rate);
         let due = first + since_first.context("the rate is too low")?;
         loop {
             self.interrupt.check()?;
@@ -395,6 +411,10 @@ impl Stream<'_> {
     fn publish_one(&mut self, message: &[u8]) -> Result<()> {
         match self.publisher.try_publish(Raw::new(message)) {
             Ok(_) => {}
+            Err(TryPublishError::Full) if self.arguments.skip_full => {
+                self.full += 1;
+                return Ok(());
+            }
             Err(TryPublishError::Full) => self.publish_waiting(message)?,
             Err(TryPublishError::Failed(error)) => return Err(error.into()),
             Err(error) => bail!("{error}"),
@@ -402,35 +422,6 @@ impl Stream<'_> {
         self.messages += 1;
         self.bytes += message.len() as u64;
         Ok(())
-    }
-
-    /// Publishes when reliable subscribers have made room.
-    #[cold]
-    fn publish_waiting(&mut self, message: &[u8]) -> Result<()> {
-        let since = Instant::now();
-        let mut is_noticed = self.arguments.quiet;
-        loop {
-            match self.publisher.publish_timeout(Raw::new(message), WAIT_MAX) {
-                Err(PublishError::TimedOut) => {}
-                published => return Ok(published.map(|_| ())?),
-            }
-            self.interrupt.check()?;
-            if !is_noticed && since.elapsed() >= NOTICE_AFTER {
-                is_noticed = true;
-                self.tell_who_is_waited_for();
-            }
-        }
-    }
-
-    fn tell_who_is_waited_for(&self) {
-        let participants = self.topic.info().participants;
-        let reliable = participants.iter().filter(|one| one.kind == ParticipantKind::Reliable);
-        if let Some(slowest) = reliable.max_by_key(|one| one.lag) {
-            let (pid, lag) = (slowest.pid, slowest.lag);
-            text::tell(&format!(
-                "waiting for process {pid}, a reliable subscriber {lag} messages behind"
-            ));
-        }
     }
 
     /// What is longer than the topic takes: counted, or the end.
@@ -456,10 +447,13 @@ impl Stream<'_> {
     }
 
     fn summarise(&self) {
-        let Stream { messages, bytes, skipped, len_max, .. } = *self;
+        let Stream { messages, bytes, skipped, full, len_max, .. } = *self;
         let seconds = self.first.map_or(Duration::ZERO, |first| first.elapsed()).as_secs_f64();
         let size = text::size(bytes);
         text::tell(&format!("published {messages}, {size} in {seconds:.2} s"));
+        if full > 0 {
+            text::tell(&format!("skipped {full} for which there was no room"));
+        }
         if skipped > 0 {
             text::tell(&format!("skipped {skipped} longer than {len_max} bytes"));
         }

@@ -8,6 +8,7 @@ use clap::builder::RangedU64ValueParser;
 use serde::Serialize;
 use shmbus::Directory;
 
+use crate::holdups::{Holdup, Holdups};
 use crate::interrupt::Interrupt;
 use crate::rates::{Moment, Row};
 use crate::{text, windows};
@@ -22,7 +23,8 @@ Examples:
   shmbus stat --interval 0 --json | jq -r 'select(.publisher_alive == false).name'
 
 BYTES/S of topics whose messages differ in length is an estimate from the newest messages (\"~\"; bw counts). LAG is that of the slowest \
-subscriber, MISSED what all present subscribers missed, both as of the beginning of their present blocks.";
+subscriber, MISSED what all present subscribers missed, both as of the beginning of their present blocks. Who leaves a \
+publisher no room is named below, with how long it has been seen not to move (--watch: since when).";
 
 /// Show the rates, subscribers and losses of topics
 #[derive(clap::Args)]
@@ -60,10 +62,12 @@ struct Line<'a> {
     missed: u64,
     deaths: u64,
     memory: u64,
+    /// Reliable subscribers that leave its publishers no room.
+    held_up_by: Vec<Holdup>,
 }
 
 impl<'a> Line<'a> {
-    fn of(row: &'a Row) -> Line<'a> {
+    fn of(row: &'a Row, held_up_by: Vec<Holdup>) -> Line<'a> {
         Line {
             name: &row.info.name,
             published: row.info.head,
@@ -77,6 +81,7 @@ impl<'a> Line<'a> {
             missed: row.missed,
             deaths: row.info.deaths,
             memory: row.info.memory.total(),
+            held_up_by,
         }
     }
 
@@ -110,7 +115,11 @@ pub(crate) fn run(directory: &Directory, arguments: &Arguments) -> Result<()> {
         true => Some(Moment::read(directory, &arguments.topics)?),
         false => None,
     };
+    let mut holdups = Holdups::default();
     let mut times = 0;
+    if let Some(before) = &before {
+        holdups.look(before.topics.values().map(|seen| &seen.info), before.at);
+    }
     loop {
         if let Some(before) = &before {
             sleep_until(before.at + arguments.interval, &interrupt)?;
@@ -119,7 +128,11 @@ pub(crate) fn run(directory: &Directory, arguments: &Arguments) -> Result<()> {
         for error in &moment.unreadable {
             text::tell_error(error);
         }
-        write(&moment.since(before.as_ref()), arguments.json)?;
+        holdups.look(moment.topics.values().map(|seen| &seen.info), moment.at);
+        let rows = moment.since(before.as_ref());
+        let lines: Vec<Line> =
+            rows.iter().map(|row| Line::of(row, holdups.of(&row.info, moment.at))).collect();
+        write(&lines, arguments.json)?;
         times += 1;
         if !arguments.watch || arguments.count.is_some_and(|count| times >= count) {
             return match moment.unreadable.len() {
@@ -131,19 +144,24 @@ pub(crate) fn run(directory: &Directory, arguments: &Arguments) -> Result<()> {
     }
 }
 
-fn write(rows: &[Row], json: bool) -> Result<()> {
+fn write(lines: &[Line], json: bool) -> Result<()> {
     let mut output = String::new();
     if json {
-        for row in rows {
-            output += &serde_json::to_string(&Line::of(row))?;
+        for line in lines {
+            output += &serde_json::to_string(line)?;
             output.push('\n');
         }
-    } else if !rows.is_empty() {
+    } else if !lines.is_empty() {
         let headings =
             ["TOPIC", "RATE", "BYTES/S", "PUBLISHED", "PUBS", "SUBS", "LAG", "MISSED", "MEMORY"];
         let mut cells = vec![headings.map(str::to_owned)];
-        cells.extend(rows.iter().map(|row| Line::of(row).cells()));
+        cells.extend(lines.iter().map(Line::cells));
         output = text::columns(1, &cells);
+        for line in lines {
+            for holdup in &line.held_up_by {
+                output += &(holdup.text(line.name) + "\n");
+            }
+        }
     }
     let mut stdout = io::stdout().lock();
     stdout.write_all(output.as_bytes())?;

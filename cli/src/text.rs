@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use shmbus::{Directory, Liveness, ParticipantKind, PathSource, TopicInfo};
+use shmbus::{Directory, Liveness, ParticipantInfo, ParticipantKind, PathSource, TopicInfo};
 
 /// A diagnostic on standard error. Where that is closed, nobody wants to know.
 pub(crate) fn tell(text: &str) {
@@ -69,6 +69,34 @@ pub(crate) fn size(bytes: u64) -> String {
         Some((unit, name)) if bytes.is_multiple_of(unit) => format!("{} {name}", bytes / unit),
         Some((unit, name)) => format!("{:.1} {name}", bytes as f64 / unit as f64),
     }
+}
+
+/// A reliable subscriber.
+pub(crate) fn reliable(one: &ParticipantInfo) -> String {
+    let (pid, entry, lag) = (one.pid, one.entry, one.lag);
+    format!("process {pid} (entry {entry}), a reliable subscriber {lag} messages behind")
+}
+
+/// A length of time, to a tenth of a second.
+pub(crate) fn seconds(time: Duration) -> String {
+    format!("{:.1} s", time.as_secs_f64())
+}
+
+/// A length of time, as in `250ms`, `5s`, `2min`, `1h`.
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+    let parsed = || {
+        let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit())?);
+        let number: u64 = number.parse().ok()?;
+        let ms = match unit.trim_start() {
+            "ms" => 1,
+            "s" => 1000,
+            "min" => 60_000,
+            "h" => 3_600_000,
+            _ => return None,
+        };
+        number.checked_mul(ms).map(Duration::from_millis)
+    };
+    parsed().ok_or_else(|| "a number and ms, s, min or h are needed, as in \"5s\"".into())
 }
 
 /// How long ago a time is; nothing for one to come.

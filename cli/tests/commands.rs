@@ -4,6 +4,7 @@ mod program;
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
 
 use program::{Place, Running};
@@ -146,6 +147,34 @@ fn options_of_a_new_topic_must_be_those_of_one_that_exists() {
     place.run(&["pub", "t", "--subscribers-max", "4"]).failed(1, &["--subscribers-max 3, not 4"]);
     place.run(&["pub", "new", "--depth", "100"]).failed(1, &["power of two"]);
     place.run(&["pub", "t", "--wait-subscribers", "4"]).failed(1, &["at most 3"]);
+}
+
+#[test]
+fn mode_group_and_hold_blocks_of_a_new_topic_must_be_those_of_one_that_exists() {
+    let place = Place::new();
+    let own = std::fs::metadata(place.file(".")).unwrap();
+    let gid = if own.uid() == 0 { 54_321 } else { own.gid() };
+    let group = gid.to_string();
+    let asked = ["pub", "md/t", "--mode", "660", "--group", &group, "--hold-blocks", "3"];
+    place.run(&asked).ok();
+    for file in ["data", "ctl", "live"] {
+        let found = std::fs::metadata(place.topics_path().join("md/t/.topic").join(file)).unwrap();
+        assert_eq!((found.mode() & 0o777, found.gid()), (0o660, gid), "{file}");
+    }
+    assert_eq!(place.directory().inspect("md/t").unwrap().hold_blocks, 3);
+    place.run(&asked).ok();
+    for (option, other, found) in
+        [("--mode", "600", "660"), ("--group", "54322", &group), ("--hold-blocks", "4", "3")]
+    {
+        let words = format!("topic md/t exists, with {option} {found}, not {other}");
+        place.run(&["pub", "md/t", option, other]).failed(1, &[&words]);
+    }
+    for (option, wrong) in [("--mode", "888"), ("--mode", "060"), ("--group", "no such group")] {
+        place.run(&["pub", "x", option, wrong]).failed(2, &[option]);
+    }
+    place
+        .run(&["pub", "x", "--group", "root", "--mode", "600", "--depth", "3"])
+        .failed(1, &["depth"]);
 }
 
 #[test]

@@ -203,10 +203,7 @@ fn a_publisher_waits_for_a_stopped_reliable_echo_and_says_so() {
     let mut said = String::new();
     let mut stderr = BufReader::new(publisher.stderr());
     stderr.read_line(&mut said).unwrap(); // after it has waited for a while
-    assert!(
-        said.contains(&format!("waiting for process {}, a reliable", reliable.pid())),
-        "{said}"
-    );
+    assert!(said.contains(&format!("waiting for process {} (entry ", reliable.pid())), "{said}");
     reliable.signal(Signal::CONT);
     stderr.read_line(&mut said).unwrap();
     assert!(said.contains("published 10000, "), "{said}");
@@ -225,6 +222,119 @@ fn a_publisher_goes_on_when_a_stopped_reliable_echo_is_killed() {
     place.wait_until("t", |info| info.head >= info.depth - info.block_len);
     reliable.signal(Signal::KILL);
     assert_eq!(publisher.finish().ok().total("published").0, 10_000);
+}
+
+#[test]
+fn who_holds_a_feed_up_is_named_by_all_and_waited_for_no_longer_than_asked() {
+    let place = Place::new();
+    let mut reliable = place.start_into("out", &["echo", "t", "--wait", "--reliable"]);
+    let file = place.written("lines", "a line\n".repeat(10_000).as_bytes());
+    place.run_with(b"first\n", &["pub", "t", "--wait-subscribers", "1"]).ok();
+    let holdups = |done: Done| -> Vec<Value> {
+        let line: Value = serde_json::from_str(done.ok().text()).unwrap();
+        line["held_up_by"].as_array().unwrap().clone()
+    };
+    let stat = ["stat", "t", "--json", "--interval", "0.1"];
+    assert_eq!(holdups(place.run(&stat)), [] as [Value; 0]);
+    reliable.stop();
+
+    let pid = reliable.pid();
+    let words =
+        ["topic t had no room for ", &format!("waiting for process {pid} (entry "), "reliable"];
+    place.run(&["pub", "t", &file, "--timeout", "200ms"]).failed(1, &words);
+    let skipping = place.run(&["pub", "t", &file, "--skip-full"]).ok();
+    let published = skipping.total("published").0;
+    let told = format!("skipped {} for which there was no room", 10_000 - published);
+    assert!(published < 10_000 && skipping.stderr.contains(&told), "{}", skipping.stderr);
+
+    let [holdup] = &holdups(place.run(&stat))[..] else { panic!("one holds it up") };
+    assert_eq!(holdup["pid"], pid);
+    assert!(holdup["seconds"].as_f64().unwrap() >= 0.1 && holdup["lag"].as_u64() > Some(0));
+    let named = format!("topic t: process {pid} (entry ");
+    let watching = place.run(&["stat", "t", "--interval", "0.1", "--watch", "--count", "3"]).ok();
+    let times: Vec<&str> = watching.text().lines().filter(|line| line.contains(&named)).collect();
+    assert_eq!(times.len(), 3, "{}", watching.text());
+    assert!(times[2].ends_with(" s") && !times[2].ends_with("0.0 s"), "{times:?}");
+    let doctor = place.run(&["doctor"]);
+    let found = doctor.text().lines().find(|line| line.contains(&named));
+    assert!(found.is_some_and(|line| line.starts_with("warning")), "{}", doctor.text());
+
+    reliable.signal(Signal::CONT);
+    place.wait_until("t", |info| info.participants.iter().all(|one| !one.holds_up));
+    assert_eq!(holdups(place.run(&stat)), [] as [Value; 0]);
+    assert!(!place.run(&["doctor"]).text().contains(&named));
+    place.run(&["rm", "t", "--force"]).ok();
+    reliable.finish().ok();
+}
+
+#[test]
+fn an_echo_that_is_reliable_for_a_time_is_evicted_after_it_and_says_so() {
+    let place = Place::new();
+    let echo = ["echo", "t", "--wait", "--reliable-for", "100ms"];
+    let mut echo = place.start_into("out", &echo);
+    let file = place.written("lines", "a line\n".repeat(10_000).as_bytes());
+    place.run_with(b"first\n", &["pub", "t", "--wait-subscribers", "1"]).ok();
+    echo.stop();
+    place.run(&["pub", "t", &file, "--remove"]).ok(); // it waits for the echo, and not for ever
+    echo.signal(Signal::CONT);
+    let done = echo.finish().ok();
+    assert!(done.stderr.contains("has waited for this reader for 100ms"), "{}", done.stderr);
+    let (received, missed) = done.total("received");
+    assert_eq!(received + missed, 10_001);
+    assert!(missed > 0, "{}", done.stderr);
+}
+
+#[test]
+fn an_echo_follows_a_topic_that_is_removed_and_created_anew() {
+    let place = Place::new();
+    for way in ["--passive", "--reliable"] {
+        let follow = ["echo", "t", way, "--wait", "--follow", "--count", "6"];
+        let mut echo = place.start(&follow);
+        echo.wait_until_it_sleeps();
+        let mut lines = BufReader::new(echo.stdout()).lines();
+        for topic in 0..3 {
+            place.run_with(format!("{topic}\nx\n").as_bytes(), &["pub", "t"]).ok();
+            assert_eq!(lines.next().unwrap().unwrap(), topic.to_string());
+            assert_eq!(lines.next().unwrap().unwrap(), "x");
+            place.run(&["rm", "t", "--force"]).ok();
+        }
+        assert_eq!(echo.finish().ok().total("received"), (6, 0), "{way}");
+    }
+}
+
+#[test]
+fn an_echo_that_follows_takes_another_schema_or_refuses_it_in_words() {
+    let place = Place::new();
+    let schema = |name: &str, [first, second]: [&str; 2]| {
+        let fields = format!("  {first}: u32 at 0\n  {second}: u32 at 4\n");
+        let text = format!("struct m.{name} version 1 size 8 align 4\n{fields}message m.{name}\n");
+        place.written(name, format!("shmbus-schema 1\n{text}").as_bytes())
+    };
+    let schemas = [schema("a", ["x", "y"]), schema("b", ["z", "x"])];
+    let filtered = ["echo", "t", "--wait", "--follow", "--filter", "y == 2"];
+    let mut echo = place.start(&["echo", "t", "--wait", "--follow", "--csv", "--count", "2"]);
+    let mut filtered = place.start_into("filtered", &filtered);
+    echo.wait_until_it_sleeps();
+    filtered.wait_until_it_sleeps();
+    let begin = std::time::Instant::now();
+    let mut lines = BufReader::new(echo.stdout()).lines();
+    for (schema, message, expected) in [
+        (&schemas[0], r#"{"x":1,"y":2}"#, ["x,y", "1,2"]),
+        (&schemas[1], r#"{"z":3,"x":4}"#, ["z,x", "3,4"]),
+    ] {
+        place.run(&["pub", "t", "--schema", schema, "--message", message]).ok();
+        for line in expected {
+            assert_eq!(lines.next().unwrap().unwrap(), line);
+        }
+        while std::fs::read(place.file("filtered")).unwrap().is_empty() {
+            assert!(begin.elapsed().as_secs() < 60, "it prints nothing");
+            thread::sleep(std::time::Duration::from_millis(1));
+        }
+        place.run(&["rm", "t", "--force"]).ok();
+    }
+    assert_eq!(echo.finish().ok().total("received"), (2, 0));
+    let done = filtered.finish().failed(2, &["topic t was created anew, and ", "y"]);
+    assert_eq!(done.total("received"), (1, 0));
 }
 
 #[test]

@@ -4,12 +4,14 @@ use std::fs::Metadata;
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use shmbus::{Directory, OpenError, TopicInfo};
 use shmbus_sys::lease::Lease;
 use shmbus_sys::shm;
 
 use super::{Finding, Level, advice_about, advice_about_damage};
+use crate::holdups::Holdups;
 use crate::text;
 
 /// With less than this free, a topic of common size may not fit.
@@ -136,16 +138,19 @@ pub(super) fn contents(directory: &Directory) -> Vec<Finding> {
         Err(error) => findings.push(unreadable("left over", error)),
     }
     let mut whole = 0_u64;
+    let mut full = Vec::new();
     for name in names {
         match directory.inspect(&name) {
             Ok(info) => {
                 whole += 1;
                 findings.extend(topic(&info));
+                full.extend(info.participants.iter().any(|one| one.holds_up).then_some(info));
             }
             Err(OpenError::NotFound { .. }) => {}
             Err(error) => findings.push(broken(directory, &name, error)),
         }
     }
+    findings.extend(held_up(directory, &full));
     let finding = format!("{whole} can be read");
     findings.push(Finding::new("topics", Level::Ok, finding).fact("readable", whole));
     match super::locks::contents(directory) {
@@ -190,6 +195,36 @@ fn broken(directory: &Directory, name: &str, error: OpenError) -> Finding {
     let error = anyhow::Error::from(error);
     let advice = damage.unwrap_or_else(|| advice_about(&error, otherwise));
     Finding::new("topic", level, format!("{error:#}")).advice(advice).fact("topic", name)
+}
+
+/// Who has left its publisher no room and not moved between two looks, of topics that were full at the first.
+fn held_up(directory: &Directory, full: &[TopicInfo]) -> Vec<Finding> {
+    const BETWEEN: Duration = Duration::from_millis(500);
+    if full.is_empty() {
+        return Vec::new();
+    }
+    let mut holdups = Holdups::default();
+    let begin = Instant::now();
+    holdups.look(full.iter(), begin);
+    std::thread::sleep(BETWEEN);
+    let again: Vec<TopicInfo> =
+        full.iter().filter_map(|info| directory.inspect(&info.name).ok()).collect();
+    let now = Instant::now();
+    holdups.look(again.iter(), now);
+    let all = again.iter().flat_map(|info| {
+        holdups.of(info, now).into_iter().map(move |holdup| (info.name.as_str(), holdup))
+    });
+    all.filter(|(_, holdup)| holdup.seconds > 0.0)
+        .map(|(name, holdup)| {
+            Finding::new("held up", Level::Warning, holdup.text(name))
+                .advice("continue it, end it, or have it reliable for a time only (echo --reliable-for); pub --timeout, --skip-full")
+                .fact("topic", name)
+                .fact("entry", holdup.entry)
+                .fact("pid", holdup.pid)
+                .fact("lag", holdup.lag)
+                .fact("seconds", holdup.seconds)
+        })
+        .collect()
 }
 
 /// What is remarkable about a topic: participants that are dead, or that there are none.

@@ -60,9 +60,32 @@ impl Output {
     /// # Errors
     /// A topic of bytes has no fields, or its schema not those that were asked for.
     pub(super) fn new(arguments: &Arguments, schema: Option<&Schema>) -> Result<Output, Usage> {
+        let stdout = io::stdout().as_fd().try_clone_to_owned();
+        let stdout =
+            stdout.map_err(|error| Usage(format!("cannot use standard output: {error}")))?;
+        let buffer = BufWriter::with_capacity(WRITE_LEN, File::from(stdout));
+        let (form, fields, conditions, line) = (Form::Raw, None, Vec::new(), Vec::new());
+        let mut output = Output { form, schema: None, fields, conditions, line, buffer };
+        output.bind(arguments, schema)?;
+        Ok(output)
+    }
+
+    /// Goes on with the messages of another topic: of a new schema with a new header, if there is one.
+    ///
+    /// # Errors
+    /// As [`Output::new`].
+    pub(super) fn follow(
+        &mut self,
+        arguments: &Arguments,
+        schema: Option<&Schema>,
+    ) -> Result<(), Usage> {
+        if schema == self.schema.as_ref() { Ok(()) } else { self.bind(arguments, schema) }
+    }
+
+    fn bind(&mut self, arguments: &Arguments, schema: Option<&Schema>) -> Result<(), Usage> {
         let default = if schema.is_some() { Form::Json } else { Form::Text };
         let form = arguments.form().unwrap_or(default);
-        let (mut fields, mut conditions, mut line) = (None, Vec::new(), Vec::new());
+        let (mut fields, mut conditions) = (None, Vec::new());
         if form == Form::Csv || !arguments.fields.is_empty() || !arguments.filter.is_empty() {
             let schema = schema
                 .ok_or(Usage("carries bytes, which have no fields to choose or compare".into()))?;
@@ -76,15 +99,16 @@ impl Output {
                 }
             };
         }
+        self.line.clear();
         if let (Form::Csv, Some(fields)) = (form, &fields) {
-            csv::add_record(&mut line, fields.iter().map(|field| field.name.clone()));
+            csv::add_record(&mut self.line, fields.iter().map(|field| field.name.clone()));
         }
-        let stdout = io::stdout().as_fd().try_clone_to_owned();
-        let stdout =
-            stdout.map_err(|error| Usage(format!("cannot use standard output: {error}")))?;
-        let mut buffer = BufWriter::with_capacity(WRITE_LEN, File::from(stdout));
-        buffer.write_all(&line).map_err(|error| Usage(format!("cannot write: {error}")))?; // only buffered
-        Ok(Output { form, schema: schema.cloned(), fields, conditions, line, buffer })
+        // Only buffered, of a new output.
+        let written = self.buffer.write_all(&self.line);
+        written.map_err(|error| Usage(format!("cannot write: {error}")))?;
+        (self.form, self.schema) = (form, schema.cloned());
+        (self.fields, self.conditions) = (fields, conditions);
+        Ok(())
     }
 
     /// Prints a message, if it is to be printed.

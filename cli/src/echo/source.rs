@@ -85,6 +85,8 @@ impl Message<'_> {
 pub(crate) enum Seen<'a> {
     Message(Message<'a>),
     Nothing,
+    /// It has held publishers up for longer than it was reliable for, and may miss messages from here on.
+    Evicted,
     /// The topic was removed, and everything in it has been read.
     Removed,
 }
@@ -146,6 +148,7 @@ impl Source {
                     Ok(Some(sample)) => Read::Received(sample),
                     Ok(None) => return Ok(Seen::Nothing),
                     Err(ReceiveError::Retired) => return Ok(Seen::Removed),
+                    Err(ReceiveError::Evicted) => return Ok(Seen::Evicted),
                     Err(error) => return Err(error.into()),
                 }
             }

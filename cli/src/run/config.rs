@@ -13,7 +13,7 @@ use shmbus::{Publishers, Schema, TopicOptions, Wake};
 use toml::Spanned;
 
 use super::record::{NAME_MAX, PROCESSES_MAX};
-use crate::input;
+use crate::{input, text};
 
 /// A file that was read and checked. Relative paths in it are those below its folder.
 #[derive(Debug)]
@@ -181,23 +181,8 @@ struct Time(Duration);
 impl<'de> Deserialize<'de> for Time {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Time, D::Error> {
         let text = String::deserialize(deserializer)?;
-        let wrong =
-            || serde::de::Error::custom("a number and ms, s, min or h are needed, as in \"5s\"");
-        time(&text).map(Time).ok_or_else(wrong)
+        text::duration(&text).map(Time).map_err(serde::de::Error::custom)
     }
-}
-
-fn time(text: &str) -> Option<Duration> {
-    let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit())?);
-    let number: u64 = number.parse().ok()?;
-    let ms = match unit.trim_start() {
-        "ms" => 1,
-        "s" => 1000,
-        "min" => 60_000,
-        "h" => 3_600_000,
-        _ => return None,
-    };
-    number.checked_mul(ms).map(Duration::from_millis)
 }
 
 fn or(time: Option<Time>, default: Duration) -> Duration {
@@ -471,13 +456,13 @@ mod tests {
 
     #[test]
     fn a_time_is_a_whole_number_with_a_unit() {
-        let ms = |text| time(text).map(|time| time.as_millis());
+        let ms = |text| text::duration(text).ok().map(|time| time.as_millis());
         assert_eq!(
             ["250ms", "5s", "2 min", "1h"].map(ms),
             [250, 5000, 120_000, 3_600_000].map(Some)
         );
         for wrong in ["", "5", "s", "-5s", "1.5s", "5d", "18446744073709551615h"] {
-            assert_eq!(time(wrong), None, "{wrong:?}");
+            assert_eq!(ms(wrong), None, "{wrong:?}");
         }
     }
 }
