@@ -10,7 +10,7 @@ use crate::participant::Attachment;
 /// How often who waits looks: 100 ms.
 const INTERVAL_NS: u64 = 100_000_000;
 /// How many messages lie between two looks of a publisher that does not wait, unless a block has more: it looks at openings only.
-const MESSAGES: u64 = 64;
+const MESSAGES: u64 = 256;
 
 /// When it was last looked.
 pub(crate) struct Looked(AtomicU64);
@@ -52,6 +52,7 @@ impl Attachment {
     }
 
     /// The same for a publisher that is about to open the block of `sequence`.
+    #[inline]
     pub(crate) fn look_for_deletion_before(&self, sequence: u64) {
         if sequence.is_multiple_of(MESSAGES) {
             self.look_for_deletion_at(clock::monotonic_ns());
