@@ -102,7 +102,7 @@ impl<'n> Measure for Delay<'n> {
     }
 
     fn line(&mut self, window: Window) -> Line<'n> {
-        // Of clocks that differ no delay is to be had, also where it does not come out below 0.
+        // If the clocks differ there is no delay to show, even if it would not come out below 0.
         let is_known = self.ahead == 0 && !self.ages.is_empty();
         let quantile = |q| is_known.then(|| self.ages.value_at_quantile(q));
         if self.ahead > 0 && !self.is_told {

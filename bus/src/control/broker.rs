@@ -134,7 +134,7 @@ impl Broker {
     /// Decides by another policy from now on. Who has joined stays; a page that is beyond what a user may have now is given to it no more.
     ///
     /// # Errors
-    /// This process may not have enough descriptors open for so many rules; the policy is the one of before.
+    /// This process may not have enough descriptors open for so many rules; the policy stays as it was.
     pub fn set_policy(&mut self, policy: Policy) -> Result<(), OpenError> {
         let topics = self.served.iter().map(|served| served.topic.open()).sum();
         self.of_rule = connections_of_rule(&policy, topics)?;

@@ -355,7 +355,7 @@ fn a_notice_of_one_whose_time_is_over_goes_to_another() {
             two.wait(&theirs);
             notice::give(&theirs, false);
         });
-        // With the mutex locked, so that it is not to be had in time.
+        // With the mutex locked, so that the wait ends in time.
         three.lock();
         three.count();
         notice::give(&condvar, false);
