@@ -4,7 +4,7 @@
 //!
 //! For people. **Nothing may be decided by it**: the list is read in pieces, and a lock may be missed
 //! while others come and go; and on file systems other than tmpfs its device number may be another
-//! than that of `stat`. Who may open the file asks the kernel ([`lease`](crate::lease)).
+//! than that of `stat`. A process that may open the file asks the kernel instead ([`lease`](crate::lease)).
 
 use std::fs;
 use std::io;

@@ -77,7 +77,7 @@ impl PidFd {
     }
 
     /// Sends a signal, or nothing, to the process group that this process began, by descriptor: also after its leader was reaped it means no other group.
-    /// `false`: nobody is in the group. Who has left it (`setsid`, `setpgid`) gets nothing. `EINVAL` before Linux 6.9. See
+    /// `false`: nobody is in the group. A process that has left it (`setsid`, `setpgid`) gets nothing. `EINVAL` before Linux 6.9. See
     /// [pidfd_send_signal(2)](https://man7.org/linux/man-pages/man2/pidfd_send_signal.2.html).
     pub fn send_to_group(&self, signal: Option<Signal>) -> io::Result<bool> {
         const PIDFD_SIGNAL_PROCESS_GROUP: u32 = 1 << 2;
